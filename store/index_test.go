@@ -1,0 +1,123 @@
+package store
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	imagev1 "github.com/openshift/api/image/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+func TestNewStream(t *testing.T) {
+	r := recordOf("a--b", fromImage("pending", "quay.io/a/b:1"))
+	r.Spec.LookupPolicy.Local = true
+	r.Record.Generation = 7
+	failed := []imagev1.TagEventCondition{{Type: imagev1.ImportSuccess, Status: corev1.ConditionFalse, Message: "no"}}
+	r.Status.Tags = []imagev1.NamedTagEventList{
+		{Tag: "digest", Items: []imagev1.TagEvent{event("quay.io/a/b@"+digestA, digestA, 1, t0), event("quay.io/a/b@"+digestB, digestB, 1, t0)}},
+		{Tag: "port", Items: []imagev1.TagEvent{event("reg:5000/a/b:1", digestA, 1, t0)}},
+		{Tag: "reference", Items: []imagev1.TagEvent{event("quay.io/a/b:1", "", 1, t0)}},
+		{Tag: "failed", Items: []imagev1.TagEvent{}, Conditions: failed},
+	}
+	s := NewStream(r)
+	if s.Namespace != "shop" || s.Name != "a_b" || !s.Local || s.Generation != 7 {
+		t.Errorf("got %+v", s)
+	}
+	want := []Tag{
+		{Name: "digest", Image: digestA, Pinned: "quay.io/a/b@" + digestA},
+		{Name: "failed", Failure: "no"},
+		{Name: "pending"},
+		{Name: "port", Image: digestA, Pinned: "reg:5000/a/b@" + digestA},
+		{Name: "reference", Reference: true},
+	}
+	if diff := cmp.Diff(want, s.tags); diff != "" {
+		t.Errorf("tags of spec and status, by name, pinned by the newest digest: -want +got:\n%s", diff)
+	}
+	for _, tag := range want {
+		if got, ok := s.Tag(tag.Name); !ok || got != tag {
+			t.Errorf("Tag(%q) = %+v, %v", tag.Name, got, ok)
+		}
+	}
+	if _, ok := s.Tag("absent"); ok {
+		t.Error("an absent tag is not found")
+	}
+}
+
+func TestIndexSnapshots(t *testing.T) {
+	x := NewIndex()
+	select {
+	case <-x.Synced():
+		t.Fatal("an index is not synced before its first list")
+	default:
+	}
+	if err := x.Replace([]any{recordOf("a"), recordOf("b")}, "1"); err != nil {
+		t.Fatal(err)
+	}
+	<-x.Synced()
+	before := x.Snapshot()
+	if err := x.Delete(recordOf("a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Add(recordOf("c")); err != nil {
+		t.Fatal(err)
+	}
+	has := func(s Snapshot) (names []string) {
+		for _, name := range []string{"a", "b", "c"} {
+			if _, ok := s.Stream("shop", name); ok {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	if diff := cmp.Diff([]string{"a", "b"}, has(before)); diff != "" {
+		t.Errorf("a snapshot never changes: -want +got:\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"b", "c"}, has(x.Snapshot())); diff != "" {
+		t.Errorf("a new snapshot has every change: -want +got:\n%s", diff)
+	}
+	if _, ok := x.Snapshot().Stream("sho", "p/b"); ok {
+		t.Error("namespace and name cannot run into each other")
+	}
+	if err := x.Replace([]any{recordOf("a")}, "2"); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a"}, has(x.Snapshot())); diff != "" {
+		t.Errorf("a new list replaces everything: -want +got:\n%s", diff)
+	}
+	if err := x.Add("text"); err == nil {
+		t.Error("only records fit")
+	}
+	if _, ok := (Snapshot{}).Stream("shop", "a"); ok {
+		t.Error("the zero snapshot is empty")
+	}
+}
+
+func TestIndexReadersAndWriters(t *testing.T) {
+	x := NewIndex()
+	var writers sync.WaitGroup
+	for i := range 4 {
+		writers.Go(func() {
+			for j := range 200 {
+				if err := x.Add(recordOf(fmt.Sprintf("s%d-%d", i, j))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for last := 0; last < 800; {
+				got := x.Snapshot().Len()
+				if got < last {
+					t.Errorf("the index shrank from %d to %d", last, got)
+				}
+				last = got
+			}
+		})
+	}
+	writers.Wait()
+	readers.Wait()
+}
