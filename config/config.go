@@ -1,0 +1,235 @@
+// Package config is istag's configuration file.
+package config
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/yaml"
+)
+
+// APIVersion and Kind that a configuration file states.
+const (
+	APIVersion = "config.istag.dev/v1"
+	Kind       = "Configuration"
+)
+
+// Configuration is the whole configuration of istag; every role reads the same file. An absent
+// field has the value that Default gives it.
+type Configuration struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+
+	// Namespace that istag is installed in. Workloads there are never touched.
+	Namespace string `json:"namespace"`
+	// HealthAddress is the host:port that serves /healthz and /readyz.
+	HealthAddress string `json:"healthAddress"`
+	// MetricsAddress is the host:port that serves /metrics, in plain HTTP.
+	MetricsAddress string `json:"metricsAddress"`
+
+	Webhook      Webhook      `json:"webhook"`
+	Certificates Certificates `json:"certificates"`
+	Imports      Imports      `json:"imports"`
+
+	// Registries says how upstream registries are reached. The longest matching prefix counts.
+	Registries []Registry `json:"registries"`
+}
+
+// Webhook configures admission.
+type Webhook struct {
+	// Address is the host:port that serves HTTPS to the API server.
+	Address string `json:"address"`
+	// CertDir is the folder of tls.crt and tls.key, which are read again when they change.
+	CertDir string `json:"certDir"`
+	// AuditLog is the file that decisions are appended to, "-" for standard output.
+	AuditLog string `json:"auditLog"`
+}
+
+// CertificateMode says who provides the webhook's certificate.
+type CertificateMode string
+
+const (
+	// SelfManaged certificates are made and renewed by istag's controller.
+	SelfManaged CertificateMode = "SelfManaged"
+	// External certificates are someone else's business, cert-manager's for instance: the Secret
+	// and the CA bundle in the webhook configuration.
+	External CertificateMode = "External"
+)
+
+// Certificates configures the serving certificate of the webhook.
+type Certificates struct {
+	Mode CertificateMode `json:"mode"`
+	// Secret in istag's namespace that holds the certificate.
+	Secret string `json:"secret"`
+	// Service in istag's namespace that the API server reaches the webhook by.
+	Service string `json:"service"`
+	// MutatingWebhook is the name of the MutatingWebhookConfiguration that gets the CA bundle.
+	MutatingWebhook string `json:"mutatingWebhook"`
+	// ExtraNames are further DNS names that the certificate is valid for, such as localhost for a
+	// webhook that runs outside the cluster.
+	ExtraNames []string `json:"extraNames,omitempty"`
+}
+
+// Imports configures how upstream registries are asked.
+type Imports struct {
+	// Platform, "os/architecture[/variant]", that a tag in Legacy import mode takes out of an index.
+	Platform string `json:"platform"`
+	// Timeout of all requests for one tag together.
+	Timeout metav1.Duration `json:"timeout"`
+	// Workers is the number of streams imported at once.
+	Workers int `json:"workers"`
+}
+
+// Registry says how the repositories under a prefix are reached.
+type Registry struct {
+	// Prefix is a registry host, with port if it has one, or a host and leading parts of a
+	// repository's path: "quay.io", "quay.io/keycloak".
+	Prefix string `json:"prefix"`
+	// Mirrors are asked in order, and the registry itself after them, until one answers.
+	Mirrors []Mirror `json:"mirrors,omitempty"`
+}
+
+// Mirror is another place that serves a registry's repositories.
+type Mirror struct {
+	// Location replaces the registry's prefix in a repository's name: with prefix "quay.io" and
+	// location "mirror.example.com/quay", quay.io/a/b is asked for as mirror.example.com/quay/a/b.
+	Location string `json:"location"`
+	// Insecure allows plain HTTP and certificates that cannot be verified.
+	Insecure bool `json:"insecure,omitempty"`
+}
+
+// Default returns the configuration that an empty file means.
+func Default() *Configuration {
+	return &Configuration{
+		APIVersion:     APIVersion,
+		Kind:           Kind,
+		Namespace:      "istag-system",
+		HealthAddress:  ":8081",
+		MetricsAddress: ":8080",
+		Webhook: Webhook{
+			Address:  ":9443",
+			CertDir:  "/var/run/istag/tls",
+			AuditLog: "-",
+		},
+		Certificates: Certificates{
+			Mode:            SelfManaged,
+			Secret:          "istag-webhook-tls",
+			Service:         "istag-webhook",
+			MutatingWebhook: "istag",
+		},
+		Imports: Imports{
+			Platform: "linux/amd64",
+			Timeout:  metav1.Duration{Duration: 30 * time.Second},
+			Workers:  8,
+		},
+		Registries: []Registry{},
+	}
+}
+
+// Load reads and checks a configuration file. An empty path means the defaults.
+func Load(path string) (*Configuration, error) {
+	if path == "" {
+		return Default(), nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading configuration: %w", err)
+	}
+	c, err := Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("configuration %s: %w (run \"istag config\" to see every field with its default)", path, err)
+	}
+	return c, nil
+}
+
+// Parse decodes a configuration strictly, over the defaults, and checks it: a field that is unknown
+// or given twice is an error.
+func Parse(data []byte) (*Configuration, error) {
+	c := Default()
+	c.APIVersion, c.Kind = "", ""
+	if err := yaml.UnmarshalStrict(data, c); err != nil {
+		return nil, err
+	}
+	if err := c.validate().ToAggregate(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Configuration) validate() field.ErrorList {
+	var errs field.ErrorList
+	if c.APIVersion != APIVersion {
+		errs = append(errs, field.NotSupported(field.NewPath("apiVersion"), c.APIVersion, []string{APIVersion}))
+	}
+	if c.Kind != Kind {
+		errs = append(errs, field.NotSupported(field.NewPath("kind"), c.Kind, []string{Kind}))
+	}
+	certificates := field.NewPath("certificates")
+	if m := c.Certificates.Mode; m != SelfManaged && m != External {
+		errs = append(errs, field.NotSupported(certificates.Child("mode"), m, []CertificateMode{SelfManaged, External}))
+	}
+	for _, required := range []struct {
+		path  *field.Path
+		value string
+	}{
+		{field.NewPath("namespace"), c.Namespace},
+		{field.NewPath("webhook", "address"), c.Webhook.Address},
+		{field.NewPath("webhook", "certDir"), c.Webhook.CertDir},
+		{field.NewPath("webhook", "auditLog"), c.Webhook.AuditLog},
+		{certificates.Child("secret"), c.Certificates.Secret},
+		{certificates.Child("service"), c.Certificates.Service},
+		{certificates.Child("mutatingWebhook"), c.Certificates.MutatingWebhook},
+	} {
+		if required.value == "" {
+			errs = append(errs, field.Required(required.path, "must not be empty"))
+		}
+	}
+	imports := field.NewPath("imports")
+	if _, err := v1.ParsePlatform(c.Imports.Platform); err != nil || c.Imports.Platform == "" {
+		errs = append(errs, field.Invalid(imports.Child("platform"), c.Imports.Platform, `must be "os/architecture" or "os/architecture/variant"`))
+	}
+	if c.Imports.Timeout.Duration <= 0 {
+		errs = append(errs, field.Invalid(imports.Child("timeout"), c.Imports.Timeout.Duration.String(), "must be more than 0"))
+	}
+	if c.Imports.Workers <= 0 {
+		errs = append(errs, field.Invalid(imports.Child("workers"), c.Imports.Workers, "must be at least 1"))
+	}
+	return append(errs, validateRegistries(c.Registries)...)
+}
+
+func validateRegistries(registries []Registry) field.ErrorList {
+	var errs field.ErrorList
+	seen := map[string]bool{}
+	for i, r := range registries {
+		path := field.NewPath("registries").Index(i)
+		errs = append(errs, validateLocation(path.Child("prefix"), r.Prefix)...)
+		if seen[r.Prefix] {
+			errs = append(errs, field.Duplicate(path.Child("prefix"), r.Prefix))
+		}
+		seen[r.Prefix] = true
+		for j, m := range r.Mirrors {
+			errs = append(errs, validateLocation(path.Child("mirrors").Index(j).Child("location"), m.Location)...)
+		}
+	}
+	return errs
+}
+
+// validateLocation checks a registry host with, perhaps, leading parts of a repository's path.
+func validateLocation(path *field.Path, location string) field.ErrorList {
+	host, repository, found := strings.Cut(location, "/")
+	if _, err := name.NewRegistry(host, name.StrictValidation); err != nil {
+		return field.ErrorList{field.Invalid(path, location, "must begin with a registry host such as quay.io or mirror.example.com:5000")}
+	}
+	if found {
+		if _, err := name.NewRepository(host+"/"+repository, name.StrictValidation); err != nil {
+			return field.ErrorList{field.Invalid(path, location, "what follows the registry host must be the beginning of a repository's path")}
+		}
+	}
+	return nil
+}
