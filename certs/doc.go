@@ -1,0 +1,22 @@
+// Package certs keeps the serving certificate of the admission webhook: made, renewed, trusted by the API server and put on disk
+// without a restart.
+//
+// On a cluster the work is divided so that the role which hears strangers holds no secret but its own key:
+//
+//	controller (leader)                         API server            webhook
+//	  rotator      -> Secret istag-webhook-tls  ----- kubelet ----->  tls.crt, tls.key on a volume, reloaded when they change
+//	  trust bundle -> MutatingWebhookConfiguration.caBundle
+//
+// AddRotator is the controller's part. Await lets a webhook server start before its files exist. Mount is the kubelet's
+// part, for processes that run without one. Where somebody else provides the certificate (cert-manager, or an administrator), only
+// Await is used.
+package certs
+
+import corev1 "k8s.io/api/core/v1"
+
+// The keys of the Secret, and the names of the files.
+const (
+	certKey = corev1.TLSCertKey
+	keyKey  = corev1.TLSPrivateKeyKey
+	caKey   = "ca.crt"
+)
