@@ -1,7 +1,7 @@
 package resolver
 
 import (
-	"encoding/json"
+	"github.com/go-json-experiment/json"
 )
 
 // PinnedAnnotation is the annotation of a workload that says what was written and what it became:
@@ -38,7 +38,7 @@ func ParsePins(annotation string) Pins {
 
 // String returns the text of a PinnedAnnotation; equal pins give equal text.
 func (p Pins) String() string {
-	text, err := json.Marshal(p)
+	text, err := json.Marshal(p, json.Deterministic(true))
 	if err != nil {
 		return "" // a map of plain strings and numbers always encodes
 	}

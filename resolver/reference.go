@@ -34,6 +34,40 @@ var errIPv6 = errors.New("a registry host cannot be an IPv6 address")
 //     stream of such a name cannot be addressed by it;
 //   - a name may state a tag and a digest at once.
 func ParseReference(s string) (Reference, error) {
+	if ref, ok := parsePlain(s); ok {
+		return ref, nil
+	}
+	return parseFull(s)
+}
+
+// parsePlain takes apart what nearly every local name is: letters, digits and inner dashes, perhaps with
+// a tag. The regular expression of the full grammar costs more than all the rest of resolution. ok is
+// false for everything that needs that grammar.
+func parsePlain(s string) (ref Reference, ok bool) {
+	name, tag, tagged := strings.Cut(s, ":")
+	if name == "" || len(name) > 128 || name[0] == '-' || name[len(name)-1] == '-' || strings.HasPrefix(name, "localhost") {
+		return ref, false
+	}
+	for i := range len(name) {
+		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return ref, false
+		}
+	}
+	if !tagged {
+		return Reference{Name: name}, true
+	}
+	if tag == "" || len(tag) > 128 || tag[0] == '.' || tag[0] == '-' {
+		return ref, false
+	}
+	for i := range len(tag) {
+		if c := tag[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && c != '_' && c != '.' && c != '-' {
+			return ref, false
+		}
+	}
+	return Reference{Name: name, Tag: tag}, true
+}
+
+func parseFull(s string) (Reference, error) {
 	if strings.HasPrefix(s, "[") {
 		return Reference{}, errIPv6
 	}

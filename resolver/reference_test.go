@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -66,11 +67,14 @@ func TestParseReference(t *testing.T) {
 }
 
 func FuzzParseReference(f *testing.F) {
-	for _, s := range []string{"mysql", "mysql:5.7@" + sha, "quay.io/a/b/c:1", "node.js:18", "localhost", "[::1]:50/a", "a//b", "Mysql", " "} {
+	for _, s := range []string{"mysql", "mysql:5.7@" + sha, "quay.io/a/b/c:1", "node.js:18", "localhost", "[::1]:50/a", "a//b", "Mysql", " ", "a-b:1_x.Y-z", "-a", "a-", "a:-", "a:.", "localhost-a:1", "a:b:c", strings.Repeat("a", 129), "a:" + strings.Repeat("b", 129)} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		ref, err := ParseReference(s)
+		if full, fullErr := parseFull(s); full != ref || (err == nil) != (fullErr == nil) {
+			t.Errorf("ParseReference(%q) = %+v, %v, by the full grammar %+v, %v", s, ref, err, full, fullErr)
+		}
 		if err != nil {
 			if ref != (Reference{}) {
 				t.Errorf("an error comes with nothing else: %+v", ref)

@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	stdjson "encoding/json"
 	"errors"
 	"fmt"
 	"mime"
@@ -116,7 +115,7 @@ func answer(w http.ResponseWriter, response *admissionv1.AdmissionResponse) {
 		Response: response,
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if err := stdjson.NewEncoder(w).Encode(review); err != nil {
+	if err := json.MarshalWrite(w, review); err != nil {
 		logf.Log.WithName("webhook").Error(err, "answering a review", "uid", response.UID)
 	}
 }

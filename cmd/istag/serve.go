@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -175,6 +176,14 @@ func addWebhook(mgr manager.Manager, c *config.Configuration) error {
 	}
 	index := store.NewIndex()
 	if err := mgr.Add(everyReplica(func(ctx context.Context) error {
+		go func() {
+			select {
+			case <-index.Synced():
+				// The first list was many times what the index keeps of it.
+				debug.FreeOSMemory()
+			case <-ctx.Done():
+			}
+		}()
 		streams.Feed(ctx, index)
 		return nil
 	})); err != nil {
