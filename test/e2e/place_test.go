@@ -1,0 +1,274 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"istag.dev/store"
+	storev1 "istag.dev/store/v1"
+	"istag.dev/test/harness"
+	"istag.dev/webhook"
+)
+
+const (
+	keycloak = "quay.io/keycloak/keycloak"
+	multi    = "quay.io/istag/multiarch"
+	enforced = harness.AdmissionLabel + "=" + harness.Enforce
+)
+
+var places atomic.Int64
+
+// place is a namespace of a story's own.
+type place struct {
+	t    *testing.T
+	name string
+}
+
+// newPlace makes a namespace with the labels given, "key=value".
+func newPlace(t *testing.T, labels ...string) *place {
+	t.Helper()
+	p := &place{t: t, name: fmt.Sprintf("story-%d", places.Add(1))}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: p.name, Labels: map[string]string{}}}
+	for _, label := range labels {
+		key, value, _ := strings.Cut(label, "=")
+		namespace.Labels[key] = value
+	}
+	p.check(env.Client().Create(t.Context(), namespace))
+	return p
+}
+
+func (p *place) check(err error) {
+	p.t.Helper()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// try runs kubectl in the namespace.
+func (p *place) try(args ...string) harness.Result {
+	p.t.Helper()
+	return env.Kubectl(p.t.Context(), append([]string{"--namespace", p.name}, args...)...)
+}
+
+// kubectl runs kubectl in the namespace; it must succeed.
+func (p *place) kubectl(args ...string) string {
+	p.t.Helper()
+	result := p.try(args...)
+	p.check(result.Err())
+	return result.Stdout
+}
+
+// tryApply applies a manifest to the namespace.
+func (p *place) tryApply(manifest string, flags ...string) harness.Result {
+	p.t.Helper()
+	args := append([]string{"--namespace", p.name, "apply", "-f", "-"}, flags...)
+	return env.KubectlStdin(p.t.Context(), manifest, args...)
+}
+
+// apply applies a manifest to the namespace; that must succeed.
+func (p *place) apply(manifest string, flags ...string) string {
+	p.t.Helper()
+	result := p.tryApply(manifest, flags...)
+	p.check(result.Err())
+	return result.Stdout
+}
+
+// refused fails unless a command was refused with a message that holds all the texts.
+func (p *place) refused(result harness.Result, texts ...string) {
+	p.t.Helper()
+	if result.Code == 0 {
+		p.t.Fatalf("%s: it must be refused, got: %s", result.Command, result.Stdout)
+	}
+	for _, text := range texts {
+		if !strings.Contains(result.Stderr, text) {
+			p.t.Errorf("%s: the message must hold %q, got: %s", result.Command, text, result.Stderr)
+		}
+	}
+}
+
+// wait fails the test if a condition is not met in time.
+func (p *place) wait(what string, met func(context.Context) error) {
+	p.t.Helper()
+	p.check(env.Wait(p.t.Context(), what, met))
+}
+
+// Where the stream's short name may be used.
+const (
+	local    = true
+	notLocal = false
+)
+
+// streamManifest is a stream with tags, each "tag=pull spec".
+func streamManifest(name string, lookup bool, tags ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "{apiVersion: store.istag.dev/v1, kind: StreamRecord, metadata: {name: %s}, spec: {lookupPolicy: {local: %t}, tags: [\n",
+		store.RecordName(name), lookup)
+	for _, tag := range tags {
+		name, from, _ := strings.Cut(tag, "=")
+		fmt.Fprintf(&b, "{name: %q, from: {kind: DockerImage, name: %q}, importPolicy: {insecure: %t}},\n", name, from, strings.HasPrefix(from, "127.0.0.1:"))
+	}
+	b.WriteString("]}}")
+	return b.String()
+}
+
+// direct is an upstream name as the local registry itself serves it. Stories of imports that fail use
+// it: istag asks a registry that a mirror stands for when the mirror has no answer, and no story may
+// depend on what the internet says.
+func direct(upstream string) string {
+	host, rest, _ := strings.Cut(upstream, "/")
+	return env.Cluster.Mirrors[host] + "/" + rest
+}
+
+// stream applies a stream and waits until each of its tags means what the registry itself serves.
+func (p *place) stream(name string, lookup bool, tags ...string) {
+	p.t.Helper()
+	p.apply(streamManifest(name, lookup, tags...))
+	for _, tag := range tags {
+		tag, from, _ := strings.Cut(tag, "=")
+		p.tagMeans(name, tag, served(p.t, from))
+	}
+}
+
+// record reads a stream's record.
+func (p *place) record(ctx context.Context, stream string) (*storev1.StreamRecord, error) {
+	record := &storev1.StreamRecord{}
+	return record, env.Client().Get(ctx, client.ObjectKey{Namespace: p.name, Name: store.RecordName(stream)}, record)
+}
+
+// tagMeans waits until a tag has a pull spec and nothing is wrong with it.
+func (p *place) tagMeans(stream, tag, pullSpec string) {
+	p.t.Helper()
+	p.wait(fmt.Sprintf("%s:%s means %s", stream, tag, pullSpec), func(ctx context.Context) error {
+		record, err := p.record(ctx, stream)
+		if err != nil {
+			return err
+		}
+		if got, _ := store.PullSpec(record, tag); got != pullSpec {
+			return fmt.Errorf("it means %q; status: %+v", got, record.Status)
+		}
+		if failure := store.ImportFailure(&record.Status, tag); failure != nil {
+			return errors.New(failure.Message)
+		}
+		return nil
+	})
+}
+
+// tagFails waits until a tag's import has failed and returns the condition.
+func (p *place) tagFails(stream, tag string) (reason, message string) {
+	p.t.Helper()
+	p.wait(fmt.Sprintf("the import of %s:%s fails", stream, tag), func(ctx context.Context) error {
+		record, err := p.record(ctx, stream)
+		if err != nil {
+			return err
+		}
+		failure := store.ImportFailure(&record.Status, tag)
+		if failure == nil {
+			return fmt.Errorf("it has not; status: %+v", record.Status)
+		}
+		reason, message = failure.Reason, failure.Message
+		return nil
+	})
+	return reason, message
+}
+
+// image is what a container of an object runs.
+type image struct{ Name, Image string }
+
+// workload is what the stories look at of an object of any kind.
+type workload struct {
+	Metadata metav1.ObjectMeta `json:"metadata"`
+	Spec     struct {
+		podSpec
+		Template    struct{ Spec podSpec } `json:"template"`
+		JobTemplate struct {
+			Spec struct{ Template struct{ Spec podSpec } }
+		} `json:"jobTemplate"`
+	} `json:"spec"`
+}
+
+type podSpec struct{ InitContainers, Containers []image }
+
+// images returns the images, those of init containers first.
+func (w *workload) images() []string {
+	var all []string
+	for _, spec := range []podSpec{w.Spec.podSpec, w.Spec.Template.Spec, w.Spec.JobTemplate.Spec.Template.Spec} {
+		for _, c := range append(slices.Clone(spec.InitContainers), spec.Containers...) {
+			all = append(all, c.Image)
+		}
+	}
+	return all
+}
+
+// get reads an object, "kind/name", with kubectl.
+func (p *place) get(object string) *workload {
+	p.t.Helper()
+	return decode(p.t, p.kubectl("get", object, "--output", "json"))
+}
+
+func decode(t *testing.T, text string) *workload {
+	t.Helper()
+	w := &workload{}
+	if err := json.Unmarshal([]byte(text), w); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	return w
+}
+
+// runs fails unless an object, "kind/name", has exactly the images wanted, init containers' first.
+func (p *place) runs(reason, object string, want ...string) {
+	p.t.Helper()
+	if got := p.get(object).images(); !slices.Equal(got, want) {
+		p.t.Errorf("%s: %s must have images %q, has %q", reason, object, want, got)
+	}
+}
+
+// comesToRun waits until an object has exactly the images wanted.
+func (p *place) comesToRun(object string, want ...string) {
+	p.t.Helper()
+	p.wait(fmt.Sprintf("%s has images %q", object, want), func(context.Context) error {
+		if got := p.get(object).images(); !slices.Equal(got, want) {
+			return fmt.Errorf("it has %q", got)
+		}
+		return nil
+	})
+}
+
+// audit returns what the audit log has of an object of the namespace.
+func (p *place) audit(name string) []webhook.AuditRecord {
+	p.t.Helper()
+	all, err := env.AuditRecords()
+	p.check(err)
+	return slices.DeleteFunc(all, func(r webhook.AuditRecord) bool { return r.Namespace != p.name || r.Name != name })
+}
+
+// replicaSets returns how many ReplicaSets a Deployment has had.
+func (p *place) replicaSets() int {
+	p.t.Helper()
+	return len(strings.Fields(p.kubectl("get", "replicasets", "--output", "name")))
+}
+
+// served is the pull spec of what the registry itself serves under an upstream name.
+func served(t *testing.T, upstream string) string {
+	t.Helper()
+	digest, err := env.ServedDigest(t.Context(), upstream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	repository, _, _ := strings.Cut(upstream, ":")
+	return repository + "@" + digest
+}
+
+// unlabel takes the admission label off a namespace, after a test's own context has ended.
+func unlabel(namespace string) error {
+	return env.Kubectl(context.Background(), "label", "namespace", namespace, harness.AdmissionLabel+"-").Err()
+}

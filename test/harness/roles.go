@@ -1,0 +1,214 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/yaml"
+
+	"istag.dev/certs"
+	"istag.dev/config"
+	"istag.dev/webhook"
+)
+
+const (
+	webhookRole    = "webhook"
+	controllerRole = "controller"
+	// allRoles is every role in one process.
+	allRoles = "all"
+)
+
+// role is one process of istag's: how to run it, and the process while it runs.
+type role struct {
+	name string
+	// args follow "istag serve".
+	args   []string
+	config *config.Configuration
+	// account is the ServiceAccount it runs as; empty means the administrator.
+	account string
+	process *process
+}
+
+// addRoles says how each role is run: by the shipped configuration, but for addresses and files.
+func (e *Env) addRoles(base *config.Configuration, free *ports) {
+	_, port, _ := strings.Cut(free.address(0), ":")
+	e.WebhookURL = "https://localhost:" + port + webhook.Path
+	for i, name := range []string{webhookRole, controllerRole} {
+		c := *base
+		c.Webhook.Address = free.address(0)
+		c.Webhook.CertDir = filepath.Join(e.Dir, "istag", name+"-tls")
+		c.Webhook.AuditLog = e.auditLog()
+		c.HealthAddress, c.MetricsAddress = free.address(1+2*i), free.address(2+2*i)
+		// The name that the API server finds the webhook by here.
+		c.Certificates.ExtraNames = []string{"localhost"}
+		c.Registries = e.registries()
+		e.roles[name] = &role{name: name, args: []string{name}, config: &c, account: "istag-" + name}
+	}
+	all := *e.roles[webhookRole].config
+	all.Webhook.CertDir = filepath.Join(e.Dir, "istag", allRoles+"-tls")
+	e.roles[allRoles] = &role{name: allRoles, args: []string{"--all"}, config: &all}
+}
+
+// StartWebhook starts the webhook again after StopWebhook and returns when it is ready.
+func (e *Env) StartWebhook(ctx context.Context) error { return e.startRole(ctx, webhookRole) }
+
+// StopWebhook ends the webhook, as if every replica were gone.
+func (e *Env) StopWebhook() error { return e.roles[webhookRole].stop() }
+
+// StartController starts the controller again after StopController and returns when it is ready.
+func (e *Env) StartController(ctx context.Context) error { return e.startRole(ctx, controllerRole) }
+
+// StopController ends the controller.
+func (e *Env) StopController() error { return e.roles[controllerRole].stop() }
+
+// StartAll starts one process with every role, where the others were stopped.
+func (e *Env) StartAll(ctx context.Context) error { return e.startRole(ctx, allRoles) }
+
+// StopAll ends the process with every role.
+func (e *Env) StopAll() error { return e.roles[allRoles].stop() }
+
+// Metrics returns the address at which a role, "webhook" or "controller", serves /metrics.
+func (e *Env) Metrics(role string) string {
+	return "http://" + e.roles[role].config.MetricsAddress + "/metrics"
+}
+
+// WebhookCertDir returns the folder of the certificate that the webhook serves.
+func (e *Env) WebhookCertDir() string { return e.roles[webhookRole].config.Webhook.CertDir }
+
+// Log returns the file with all that a role, "webhook", "controller" or "all", said.
+func (e *Env) Log(role string) string { return filepath.Join(e.Dir, "istag", role+".log") }
+
+// Istag returns a command of the server's binary.
+func (e *Env) Istag(ctx context.Context, args ...string) *exec.Cmd {
+	command := exec.CommandContext(ctx, e.istag(), args...)
+	command.Env = e.environment()
+	return command
+}
+
+func (e *Env) startRole(ctx context.Context, name string) error {
+	r := e.roles[name]
+	kubeconfig, err := e.roleKubeconfig(ctx, r)
+	if err != nil {
+		return err
+	}
+	text, err := yaml.Marshal(r.config)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(e.Dir, "istag", name+".yaml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return err
+	}
+	if name != allRoles {
+		e.mounts.add(e, r.config)
+	}
+	args := append([]string{"serve"}, r.args...)
+	command := exec.CommandContext(context.WithoutCancel(ctx), e.istag(), append(args, "--config", file, "--kubeconfig", kubeconfig)...)
+	command.Env = e.environment()
+	if r.process, err = startProcess("istag "+strings.Join(args, " "), command, e.Log(name), nil, e.death.report); err != nil {
+		return err
+	}
+	return e.Wait(ctx, command.Args[0]+" "+strings.Join(args, " ")+" is ready", func(ctx context.Context) error {
+		return ok(ctx, "http://"+r.config.HealthAddress+"/readyz")
+	})
+}
+
+// roleKubeconfig writes the kubeconfig of a role, with a token of its own ServiceAccount.
+func (e *Env) roleKubeconfig(ctx context.Context, r *role) (string, error) {
+	if r.account == "" {
+		return e.Cluster.Kubeconfig, nil
+	}
+	token := e.Kubectl(ctx, "create", "token", r.account, "--namespace", r.config.Namespace, "--duration", "8760h")
+	if token.Code != 0 {
+		return "", fmt.Errorf("asking for a token of the %s: %w", r.name, token.Err())
+	}
+	cfg := api.NewConfig()
+	cfg.Clusters["local"] = &api.Cluster{Server: e.Cluster.APIServer, CertificateAuthority: e.Cluster.CAFile}
+	cfg.AuthInfos[r.account] = &api.AuthInfo{Token: strings.TrimSpace(token.Stdout)}
+	cfg.Contexts["local"] = &api.Context{Cluster: "local", AuthInfo: r.account}
+	cfg.CurrentContext = "local"
+	path := filepath.Join(e.Dir, "istag", r.name+".kubeconfig")
+	return path, clientcmd.WriteToFile(*cfg, path)
+}
+
+func (r *role) stop() error {
+	if r.process == nil {
+		return nil
+	}
+	err := r.process.stop(roleGrace)
+	r.process = nil
+	return err
+}
+
+// ok asks a URL and takes every answer but 200 as an error.
+func ok(ctx context.Context, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s", url, response.Status)
+	}
+	return nil
+}
+
+// mounts plays the kubelet: it keeps the certificate's Secret in a folder of each role.
+type mounts struct {
+	cancel  []context.CancelFunc
+	running sync.WaitGroup
+	mu      sync.Mutex
+	dirs    map[string]bool
+	errs    []error
+}
+
+// add mounts the Secret in a role's folder, unless it is mounted already.
+func (m *mounts) add(e *Env, c *config.Configuration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.dirs[c.Webhook.CertDir] {
+		return
+	}
+	if m.dirs == nil {
+		m.dirs = map[string]bool{}
+	}
+	m.dirs[c.Webhook.CertDir] = true
+	mount := &certs.Mount{
+		Client: e.client,
+		Secret: types.NamespacedName{Namespace: c.Namespace, Name: c.Certificates.Secret},
+		Dir:    c.Webhook.CertDir,
+	}
+	// It runs as long as the environment, longer than whoever started the role.
+	ctx, cancel := context.WithCancel(context.Background())
+	m.cancel = append(m.cancel, cancel)
+	m.running.Go(func() {
+		if err := mount.Start(ctx); err != nil {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.errs = append(m.errs, err)
+		}
+	})
+}
+
+// stop ends the mounts.
+func (m *mounts) stop() error {
+	for _, cancel := range m.cancel {
+		cancel()
+	}
+	m.running.Wait()
+	return errors.Join(m.errs...)
+}
