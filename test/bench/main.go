@@ -1,0 +1,91 @@
+// Command bench prints istag's figures, as lines of "name: value unit". Every ratio is taken within
+// one run on one machine: ours over the reference that its name states.
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"istag.dev/test/harness"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 3 && args[0] == noopCommand {
+		return serveNoop(ctx, args[1], args[2])
+	}
+	if len(args) != 0 {
+		return fmt.Errorf("it takes no arguments, got %q", args)
+	}
+	dir, err := os.MkdirTemp("", "istag-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	env, err := harness.Start(ctx, harness.Options{Dir: dir, Log: os.Stderr})
+	if err != nil {
+		return err
+	}
+	if err := measure(ctx, env, os.Stdout); err != nil {
+		_ = env.Stop() // the first error says more
+		return err
+	}
+	return env.Stop()
+}
+
+// measure runs every benchmark, the ones that need a full index last.
+func measure(ctx context.Context, env *harness.Env, out io.Writer) error {
+	fmt.Fprintf(out, "# %s\n# commit %s\n", machine(), commit(ctx))
+	for _, benchmark := range []func(context.Context, *harness.Env, io.Writer) error{triggers, admissions} {
+		if err := benchmark(ctx, env, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// figure prints one line.
+func figure(out io.Writer, name string, value float64, unit string) {
+	fmt.Fprintf(out, "%s: %.4g %s\n", name, value, unit)
+}
+
+// note tells people what is being done.
+func note(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+
+func machine() string {
+	model := "unknown processor"
+	if file, err := os.Open("/proc/cpuinfo"); err == nil {
+		defer file.Close()
+		for lines := bufio.NewScanner(file); lines.Scan(); {
+			if key, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(key) == "model name" {
+				model = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	return fmt.Sprintf("machine %s, %d cores, %s/%s, %s", model, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+}
+
+func commit(ctx context.Context) string {
+	text, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(text))
+}
