@@ -1,0 +1,59 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+CONTROLLER_GEN := go run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0
+GOLANGCI_LINT  := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -ldflags "-X main.version=$(VERSION)"
+
+# The modules of the repository: the product, and the local cluster, whose Kubernetes versions must
+# never become the product's.
+MODULES := . test/cluster
+
+# One fuzz target a line: package, then name.
+FUZZTIME ?= 30s
+
+.PHONY: help build generate lint test fuzz bench demo up down cluster
+
+help: ## Show what can be made
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+build: ## Build the server into bin/
+	go build $(LDFLAGS) -o bin/ ./cmd/...
+
+generate: ## Generate deep copies and CRDs from the types in store/v1
+	$(CONTROLLER_GEN) object paths=./store/v1
+	$(CONTROLLER_GEN) crd:generateEmbeddedObjectMeta=true output:crd:dir=deploy/crds paths=./store/v1
+
+lint: generate ## Check that generated files are current, and run the linters
+	git diff --exit-code -- store/v1 deploy/crds
+	for module in $(MODULES); do (cd $$module && $(GOLANGCI_LINT) run --config $(CURDIR)/.golangci.yml ./...); done
+
+cluster: ## Build Kubernetes and its companions for the local cluster (minutes, once)
+	go run -C test/cluster . build
+
+test: cluster ## Run every test with the race detector, the end-to-end tests too
+	export KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$$(go run -C test/cluster . build)}; \
+	for module in $(MODULES); do (cd $$module && go test -race -timeout 30m ./...); done
+
+fuzz: ## Run each fuzz target for FUZZTIME
+	go list -f '{{$$p := .ImportPath}}{{range .TestGoFiles}}{{$$p}}/{{.}}{{"\n"}}{{end}}' ./... | while read -r file; do \
+	  path=$${file#istag.dev/}; \
+	  sed -nE 's/^func (Fuzz[A-Za-z]+)\(.*/\1/p' "$$path" | while read -r target; do \
+	    go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$path")"; \
+	  done; \
+	done
+
+bench: ## Run every benchmark; figures are lines of "name: value unit"
+	go run ./test/bench
+
+demo: ## Play the story on a real cluster, from nothing
+	go run ./test/dev demo
+
+up: ## Start a local cluster with istag and leave it running
+	@go run ./test/dev up
+
+down: ## End what up started
+	@go run ./test/dev down
