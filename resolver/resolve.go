@@ -38,7 +38,7 @@ const (
 
 	// Unresolved:
 	ReasonNoTag        Reason = "NoTag"        // the stream has no such tag
-	ReasonNotImported  Reason = "NotImported"  // the tag's first import has not happened yet
+	ReasonNotImported  Reason = "NotImported"  // the tag never had an image, and nothing failed
 	ReasonImportFailed Reason = "ImportFailed" // the tag never had an image and its last import failed
 	ReasonReference    Reason = "Reference"    // the tag is a reference, which has no digest
 )
@@ -145,6 +145,6 @@ func explain(stream *store.Stream, name string, tag store.Tag, exists bool) (Rea
 	case tag.Failure != "":
 		return ReasonImportFailed, fmt.Sprintf("tag %q of image stream %q has no image, its import failed: %s; correct the tag with: %s", name, stream.Name, tag.Failure, edit)
 	default:
-		return ReasonNotImported, fmt.Sprintf("tag %q of image stream %q has not been imported yet; try again in a moment, or see why with: %s", name, stream.Name, look)
+		return ReasonNotImported, fmt.Sprintf("tag %q of image stream %q has no image yet: its first import is not done, or it follows nothing that has one; try again in a moment, or see its spec and status with: %s", name, stream.Name, look)
 	}
 }

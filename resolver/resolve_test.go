@@ -117,7 +117,7 @@ func TestResolve(t *testing.T) {
 		"NotImported": {
 			reason: "a tag before its first import never leaks", image: "keycloak:pending",
 			want: Decision{Outcome: Unresolved, Reason: ReasonNotImported, Istag: "keycloak:pending", Generation: 4},
-			says: []string{"has not been imported yet", "kubectl get streamrecord keycloak --namespace shop"},
+			says: []string{"has no image yet", "kubectl get streamrecord keycloak --namespace shop"},
 		},
 		"ImportFailed": {
 			reason: "a tag that could never be imported says why", image: "keycloak:failed",

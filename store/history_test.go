@@ -205,4 +205,17 @@ func TestNames(t *testing.T) {
 			t.Errorf("SplitTagName(%q) = %q, %q, %v, want %+v", name, stream, tag, ok, want)
 		}
 	}
+	for spec, want := range map[string]string{
+		"mysql":                             "mysql",
+		"mysql:5.7":                         "mysql",
+		"quay.io/a/b@" + digestA:            "quay.io/a/b",
+		"quay.io/a/b:1@" + digestA:          "quay.io/a/b",
+		"reg.example.com:5000/a/b":          "reg.example.com:5000/a/b",
+		"reg.example.com:5000/a/b:1":        "reg.example.com:5000/a/b",
+		"reg.example.com:5000/a@" + digestB: "reg.example.com:5000/a",
+	} {
+		if got := Repository(spec); got != want {
+			t.Errorf("Repository(%q) = %q, want %q", spec, got, want)
+		}
+	}
 }

@@ -76,18 +76,9 @@ func newTag(record *storev1.StreamRecord, name string) Tag {
 	}
 	spec, _ := PullSpec(record, name)
 	// One string for both: with many tags a second copy of the digests would be a third of the index.
-	tag.Pinned = repository(spec) + "@" + event.Image
+	tag.Pinned = Repository(spec) + "@" + event.Image
 	tag.Image = tag.Pinned[len(tag.Pinned)-len(event.Image):]
 	return tag
-}
-
-// repository takes the digest and the tag off a pull spec.
-func repository(spec string) string {
-	spec, _, _ = strings.Cut(spec, "@")
-	if i := strings.LastIndex(spec, ":"); i > strings.LastIndex(spec, "/") {
-		spec = spec[:i]
-	}
-	return spec
 }
 
 // TagNames returns the names of all tags, sorted.

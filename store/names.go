@@ -51,3 +51,12 @@ func SplitTagName(name string) (stream, tag string, ok bool) {
 	}
 	return stream, tag, true
 }
+
+// Repository returns the repository of a pull spec, as it is spelled: its digest and its tag taken off.
+func Repository(pullSpec string) string {
+	pullSpec, _, _ = strings.Cut(pullSpec, "@")
+	if colon := strings.LastIndex(pullSpec, ":"); colon > strings.LastIndex(pullSpec, "/") {
+		pullSpec = pullSpec[:colon]
+	}
+	return pullSpec
+}

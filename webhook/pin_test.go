@@ -214,7 +214,7 @@ func TestHandleDenies(t *testing.T) {
 	}
 	for _, text := range []string{
 		`Deployment.apps "web" is invalid`, "spec.template.spec.initContainers[0].image: Forbidden", "spec.template.spec.containers[1].image: Forbidden",
-		`no tag "2"`, "has not been imported yet",
+		`no tag "2"`, "has no image yet",
 	} {
 		if !strings.Contains(response.Result.Message, text) {
 			t.Errorf("the message names every field and what is wrong there: %q lacks %q", response.Result.Message, text)

@@ -70,7 +70,7 @@ func parse(spec string) (reference, error) {
 	if err != nil {
 		return reference{}, invalid(fmt.Sprintf("%q is not a pull spec: %s", clip(spec), clip(err.Error())), err)
 	}
-	r := reference{spelled: spelled(spec), domain: refs.Domain(named), path: refs.Path(named)}
+	r := reference{spelled: store.Repository(spec), domain: refs.Domain(named), path: refs.Path(named)}
 	switch n := named.(type) {
 	case refs.Canonical:
 		r.digest = n.Digest().String()
@@ -86,15 +86,6 @@ func parse(spec string) (reference, error) {
 		return reference{}, invalid(fmt.Sprintf("%q is not a pull spec: %s", clip(spec), clip(err.Error())), err)
 	}
 	return r, nil
-}
-
-// spelled cuts tag and digest off a pull spec.
-func spelled(spec string) string {
-	spec, _, _ = strings.Cut(spec, "@")
-	if colon := strings.LastIndexByte(spec, ':'); colon > strings.LastIndexByte(spec, '/') {
-		spec = spec[:colon]
-	}
-	return spec
 }
 
 func checkDigest(digest string) error {

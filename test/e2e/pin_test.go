@@ -146,7 +146,7 @@ func TestUnresolvedNamesAreRefused(t *testing.T) {
 	}{
 		"missing":  {"a typo must not go to Docker Hub", "keycloak:20.1", []string{`has no tag "20.1"`, "it has 20.0", "kubectl edit streamrecord keycloak"}},
 		"failed":   {"why there is no image must be said where it is missed", "broken:1", []string{"its import failed", keycloak + ":nonesuch", "kubectl edit streamrecord broken"}},
-		"unfilled": {"a tag that nothing was imported for has nothing to run", "empty:1", []string{"has not been imported yet", "kubectl get streamrecord empty"}},
+		"unfilled": {"a tag that nothing was imported for has nothing to run", "empty:1", []string{"has no image yet", "kubectl get streamrecord empty"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

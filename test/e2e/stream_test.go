@@ -203,7 +203,7 @@ func TestStreamAndWorkloadInOneManifest(t *testing.T) {
 		name := fmt.Sprintf("s%d", i)
 		both := streamManifest(name, local, "1="+keycloak+":20.0.2") + "\n---\n" + kindNamed("Pod").write(name, spec{main: name + ":1"})
 		if result := p.tryApply(both); result.Code != 0 {
-			p.refused(result, "has not been imported yet")
+			p.refused(result, "has no image yet")
 			p.tagMeans(name, "1", want)
 			p.apply(both)
 		}

@@ -9,7 +9,7 @@ import (
 
 const (
 	// waitTimeout is for a machine with much else to do; what is waited for takes milliseconds.
-	waitTimeout  = 60 * time.Second
+	waitTimeout  = 2 * time.Minute
 	pollInterval = 50 * time.Millisecond
 )
 
