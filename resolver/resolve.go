@@ -116,7 +116,7 @@ func localName(r Request) (Reference, Reason) {
 		return ref, ReasonNotAnImage
 	case ref.ID != "":
 		return ref, ReasonDigest
-	case ref.Name == "":
+	case ref.Name == "" || strings.Contains(ref.Name, "/"): // no stream has such a name
 		return ref, ReasonNotLocalName
 	case ref.Tag == "":
 		ref.Tag = store.DefaultTag

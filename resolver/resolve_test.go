@@ -95,6 +95,7 @@ func TestResolve(t *testing.T) {
 			reason: "even a stream of another namespace is looked for here",
 			image:  "image-registry.svc:5000/other/keycloak:20.0", optIn: true, want: pinned(ReasonOptIn, "keycloak:20.0"),
 		},
+		"OptInPath": {reason: "a path of more than one part is no stream's name", image: "quay.io/a/b/c:1", optIn: true, want: left(ReasonNotLocalName)},
 		"OptInNoStream": {
 			reason: "an object that opts in keeps the names that no stream has", image: "quay.io/a/mysql:5", optIn: true,
 			want: Decision{Outcome: Left, Reason: ReasonNoStream, Istag: "mysql:5"},

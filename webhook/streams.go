@@ -62,14 +62,16 @@ func (s *Streams) Feed(ctx context.Context, index *store.Index) {
 
 // Stream reads one stream; it returns nil if there is none. Equal questions at one time are asked once.
 func (s *Streams) Stream(ctx context.Context, namespace, name string) (*store.Stream, error) {
+	record := store.RecordName(name)
 	key := namespace + "/" + name
-	if _, known := s.absent.Get(key); known {
+	// A name with "--" is no stream's; it is how the record of another is called.
+	if _, known := s.absent.Get(key); known || store.StreamName(record) != name {
 		return nil, nil
 	}
 	result := s.flight.DoChan(key, func() (any, error) {
-		record := &storev1.StreamRecord{}
-		err := s.client.Get().Namespace(namespace).Resource(streamRecords).Name(store.RecordName(name)).
-			Timeout(liveBudget).Do(context.WithoutCancel(ctx)).Into(record)
+		found := &storev1.StreamRecord{}
+		err := s.client.Get().Namespace(namespace).Resource(streamRecords).Name(record).
+			Timeout(liveBudget).Do(context.WithoutCancel(ctx)).Into(found)
 		if apierrors.IsNotFound(err) {
 			s.absent.Add(key, nil, absentFor)
 			return (*store.Stream)(nil), nil
@@ -77,7 +79,7 @@ func (s *Streams) Stream(ctx context.Context, namespace, name string) (*store.St
 		if err != nil {
 			return nil, err
 		}
-		return store.NewStream(record), nil
+		return store.NewStream(found), nil
 	})
 	select {
 	case <-ctx.Done():
