@@ -47,7 +47,7 @@ fuzz: ## Run each fuzz target for FUZZTIME
 	done
 
 bench: ## Run every benchmark; figures are lines of "name: value unit"
-	go run ./test/bench
+	@go run ./test/bench
 
 demo: ## Play the story on a real cluster, from nothing
 	go run ./test/dev demo
