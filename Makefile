@@ -35,7 +35,6 @@ cluster: ## Build Kubernetes and its companions for the local cluster (minutes, 
 	go run -C test/cluster . build
 
 test: cluster ## Run every test with the race detector, the end-to-end tests too
-	export KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$$(go run -C test/cluster . build)}; \
 	for module in $(MODULES); do (cd $$module && go test -race -timeout 30m ./...); done
 
 fuzz: ## Run each fuzz target for FUZZTIME

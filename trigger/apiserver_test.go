@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,12 +31,8 @@ import (
 )
 
 // TestAPIServer runs the whole watcher against a real API server, whose server-side apply, unlike the
-// fake client's, validates, defaults and keeps preconditions. It needs the binaries that
-// KUBEBUILDER_ASSETS points to.
+// fake client's, validates, defaults and keeps preconditions.
 func TestAPIServer(t *testing.T) {
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		t.Skip("KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd")
-	}
 	c := startAPIServer(t)
 	ctx := t.Context()
 	for _, name := range []string{"keycloak", "sidecar"} {
@@ -196,10 +194,30 @@ func testPreconditions(t *testing.T, c client.Client) {
 
 // startAPIServer starts an API server and a manager with the watcher, and returns a client that
 // reads from the API server itself.
+// assets returns the folder of etcd and kube-apiserver: the one that KUBEBUILDER_ASSETS names, or the
+// local cluster's, which are built if need be.
+func assets(t *testing.T) string {
+	t.Helper()
+	if given := os.Getenv("KUBEBUILDER_ASSETS"); given != "" {
+		return given
+	}
+	build := exec.CommandContext(t.Context(), "go", "run", "-C", filepath.Join("..", "test", "cluster"), ".", "build")
+	build.Stderr = os.Stderr
+	folder, err := build.Output()
+	if err != nil {
+		t.Fatalf("building the API server: %v", err)
+	}
+	return strings.TrimSpace(string(folder))
+}
+
 func startAPIServer(t *testing.T) client.Client {
 	t.Helper()
 	logf.SetLogger(logr.Discard())
-	environment := &envtest.Environment{CRDDirectoryPaths: []string{filepath.Join("..", "deploy", "crds")}, ErrorIfCRDPathMissing: true}
+	environment := &envtest.Environment{
+		BinaryAssetsDirectory: assets(t),
+		CRDDirectoryPaths:     []string{filepath.Join("..", "deploy", "crds")},
+		ErrorIfCRDPathMissing: true,
+	}
 	restConfig, err := environment.Start()
 	if err != nil {
 		t.Fatal(err)

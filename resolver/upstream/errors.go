@@ -82,23 +82,6 @@ func Reason(err error) string {
 	return string(metav1.StatusReasonInternalError)
 }
 
-// IsNotFound reports whether the registry has no such image.
-func IsNotFound(err error) bool { return isKind(err, NotFound) }
-
-// IsUnauthorized reports whether the registry wants credentials.
-func IsUnauthorized(err error) bool { return isKind(err, Unauthorized) }
-
-// IsRateLimited reports whether the registry has had enough requests for now.
-func IsRateLimited(err error) bool { return isKind(err, RateLimited) }
-
-// IsUnreachable reports whether the registry gave no answer, or none that says anything of the image.
-func IsUnreachable(err error) bool { return isKind(err, Unreachable) }
-
-func isKind(err error, kind Kind) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Kind == kind
-}
-
 func invalid(message string, cause error) *Error {
 	return &Error{Kind: Invalid, Message: message, Cause: cause}
 }
