@@ -227,6 +227,17 @@ func (c *Client) choose(repository name.Repository, req Request, found Descripto
 // gave. The bytes that the registry sends are checked against it. An error that a registry is to
 // blame for is an *Error.
 func (c *Client) Fetch(ctx context.Context, req Request, digest string) (*imagev1.Image, error) {
+	image, err := c.FetchRaw(ctx, req, digest)
+	if err != nil {
+		return nil, err
+	}
+	image.DockerImageManifest, image.DockerImageConfig = "", ""
+	return image, nil
+}
+
+// FetchRaw is Fetch with the manifest and, where it has one, the configuration as the registry sent
+// them. Each can take MaxBody bytes.
+func (c *Client) FetchRaw(ctx context.Context, req Request, digest string) (*imagev1.Image, error) {
 	ref, err := parse(req.PullSpec)
 	if err != nil {
 		return nil, err
@@ -265,7 +276,12 @@ func fetch(at name.Digest, reference string, options []remote.Option) (*imagev1.
 			return nil, err
 		}
 	}
-	return newImage(reference, at.DigestStr(), m, config)
+	image, err := newImage(reference, at.DigestStr(), m, config)
+	if err != nil {
+		return nil, err
+	}
+	image.DockerImageManifest, image.DockerImageConfig = string(got.Manifest), string(config)
+	return image, nil
 }
 
 // getVerified returns a manifest whose bytes have the digest asked for. The library takes the
@@ -292,14 +308,18 @@ func getVerified(ref name.Digest, options []remote.Option) (*remote.Descriptor, 
 // gets an equal share of the time left, so that a mirror that hangs leaves some for the others. The
 // error is the registry's own, which comes last; the mirrors' are told too.
 func (c *Client) ask(ctx context.Context, req Request, ref reference, do func(context.Context, place) error) error {
+	places, err := places(c.registries, ref, req.Insecure)
+	if err != nil {
+		return err
+	}
+	return c.askAt(ctx, req, places, do)
+}
+
+func (c *Client) askAt(ctx context.Context, req Request, places []place, do func(context.Context, place) error) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, defaultTimeout)
 		defer cancel()
-	}
-	places, err := places(c.registries, ref, req.Insecure)
-	if err != nil {
-		return err
 	}
 	failed := make([]failure, 0, len(places))
 	for i, at := range places {

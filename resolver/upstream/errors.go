@@ -122,6 +122,7 @@ type stage int
 const (
 	stagePing stage = iota + 1
 	stageToken
+	stageTags
 )
 
 func (e stageError) Error() string { return e.err.Error() }
@@ -221,6 +222,9 @@ func explainStatus(refused *transport.Error, during stage, cause error) *placeEr
 	case during == stageToken:
 		return &placeError{Unreachable, "sends to a token service that answers " + statusText(status), adviceLater, cause}
 	case status == http.StatusNotFound || has(transport.ManifestUnknownErrorCode) || has(transport.NameUnknownErrorCode):
+		if during == stageTags {
+			return &placeError{NotFound, "has no such repository", "check the repository's name", cause}
+		}
 		return &placeError{NotFound, "has no such image", adviceName, cause}
 	default:
 		return &placeError{Unreachable, "answers " + statusText(status), adviceLater, cause}

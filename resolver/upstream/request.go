@@ -61,6 +61,12 @@ type reference struct {
 
 func (r reference) withDigest(digest string) string { return r.spelled + "@" + digest }
 
+// Check returns an *Error for what no registry can be asked for, and nil for every other pull spec.
+func Check(pullSpec string) error {
+	_, err := parse(pullSpec)
+	return err
+}
+
 // parse takes a pull spec apart by the rules that container runtimes have.
 func parse(spec string) (reference, error) {
 	if spec == "" {
@@ -119,11 +125,10 @@ func (p place) reference(r reference) name.Reference {
 // places returns where a repository is asked for: the mirrors in order, then its own registry.
 func places(registries []config.Registry, ref reference, insecure bool) ([]place, error) {
 	full := ref.domain + "/" + ref.path
-	own, err := newPlace(full, insecure)
+	own, err := home(ref, insecure)
 	if err != nil {
 		return nil, err
 	}
-	own.label = ref.domain
 	var places []place
 	prefix, mirrors := mirrorsOf(registries, full)
 	for _, m := range mirrors {
@@ -135,6 +140,13 @@ func places(registries []config.Registry, ref reference, insecure bool) ([]place
 		places = append(places, at)
 	}
 	return append(places, own), nil
+}
+
+// home is the place that a pull spec names.
+func home(ref reference, insecure bool) (place, error) {
+	at, err := newPlace(ref.domain+"/"+ref.path, insecure)
+	at.label = ref.domain
+	return at, err
 }
 
 func newPlace(repository string, insecure bool) (place, error) {

@@ -42,6 +42,15 @@ func keyOf(at place) repositoryKey {
 //
 // The library does that anew for every call unless it is given a transport that has been through it.
 func (c *Client) options(ctx context.Context, at place) ([]remote.Option, error) {
+	rt, err := c.session(ctx, at)
+	if err != nil {
+		return nil, err
+	}
+	return []remote.Option{remote.WithContext(ctx), remote.WithTransport(rt)}, nil
+}
+
+// session returns the transport of requests to a place.
+func (c *Client) session(ctx context.Context, at place) (http.RoundTripper, error) {
 	challenge, err := c.ping(ctx, at)
 	if err != nil {
 		return nil, stageError{stagePing, err}
@@ -50,7 +59,7 @@ func (c *Client) options(ctx context.Context, at place) ([]remote.Option, error)
 	if err != nil {
 		return nil, stageError{stageToken, err}
 	}
-	return []remote.Option{remote.WithContext(ctx), remote.WithTransport(rt)}, nil
+	return rt, nil
 }
 
 // ping returns a registry's challenge. Callers at the same time share one request, which therefore
