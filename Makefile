@@ -3,6 +3,8 @@ SHELL := bash
 .DEFAULT_GOAL := build
 
 CONTROLLER_GEN := go run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0
+# Of the version that the schema is served with.
+OPENAPI_GEN    := go run k8s.io/kube-openapi/cmd/openapi-gen@$(shell sed -nE 's|.*k8s.io/kube-openapi (v[^ ]+).*|\1|p' go.mod)
 GOLANGCI_LINT  := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -23,12 +25,14 @@ help: ## Show what can be made
 build: ## Build the server into bin/
 	go build $(LDFLAGS) -o bin/ ./cmd/...
 
-generate: ## Generate deep copies and CRDs from the types in store/v1
+generate: ## Generate deep copies and CRDs from the types in store/v1, and the published API's schema
 	$(CONTROLLER_GEN) object paths=./store/v1
 	$(CONTROLLER_GEN) crd:generateEmbeddedObjectMeta=true output:crd:dir=deploy/crds paths=./store/v1
+	$(OPENAPI_GEN) --go-header-file /dev/null --report-filename /dev/null --output-dir apiserver/openapi --output-pkg istag.dev/apiserver/openapi \
+	  --output-file zz_generated.openapi.go github.com/openshift/api/image/v1 k8s.io/apimachinery/pkg/apis/meta/v1 k8s.io/apimachinery/pkg/runtime k8s.io/apimachinery/pkg/version
 
 lint: generate ## Check that generated files are current, and run the linters
-	git diff --exit-code -- store/v1 deploy/crds
+	git diff --exit-code -- store/v1 deploy/crds apiserver/openapi
 	for module in $(MODULES); do (cd $$module && $(GOLANGCI_LINT) run --config $(CURDIR)/.golangci.yml ./...); done
 
 cluster: ## Build Kubernetes and its companions for the local cluster (minutes, once)
