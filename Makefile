@@ -49,8 +49,8 @@ fuzz: ## Run each fuzz target for FUZZTIME
 	  done; \
 	done
 
-bench: ## Run every benchmark; figures are lines of "name: value unit"
-	@go run ./test/bench
+bench: ## Run the benchmarks, or those in BENCH (triggers, api, admissions); figures are lines of "name: value unit"
+	@go run ./test/bench $(BENCH)
 
 demo: ## Play the story on a real cluster, from nothing
 	go run ./test/dev demo

@@ -28,17 +28,22 @@ type awaiting struct {
 
 // Start returns nil, without having served, if ctx ends while waiting.
 func (a *awaiting) Start(ctx context.Context) error {
+	if !AwaitFiles(ctx, a.dir) {
+		return nil
+	}
+	return a.Server.Start(ctx)
+}
+
+// AwaitFiles waits until dir holds a certificate and its key, and says so; false means that ctx ended first.
+func AwaitFiles(ctx context.Context, dir string) bool {
 	logger, said := log.FromContext(ctx), ""
 	err := wait.PollUntilContextCancel(ctx, awaitEvery, true, func(context.Context) (bool, error) {
-		_, err := tls.LoadX509KeyPair(filepath.Join(a.dir, certKey), filepath.Join(a.dir, keyKey))
+		_, err := tls.LoadX509KeyPair(filepath.Join(dir, certKey), filepath.Join(dir, keyKey))
 		if err != nil && err.Error() != said {
 			said = err.Error()
-			logger.Info("waiting for the serving certificate", "dir", a.dir, "reason", said)
+			logger.Info("waiting for the serving certificate", "dir", dir, "reason", said)
 		}
 		return err == nil, nil
 	})
-	if err != nil {
-		return nil //nolint:nilerr // The only error is the end of ctx, and stopping on request is no failure.
-	}
-	return a.Server.Start(ctx)
+	return err == nil
 }

@@ -30,14 +30,15 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-var testSecret = types.NamespacedName{Namespace: "istag-system", Name: "istag-webhook-tls"}
+var testSecret = types.NamespacedName{Namespace: "istag-system", Name: "istag-tls"}
 
 func testOptions() Options {
 	return Options{
 		Namespace:       testSecret.Namespace,
 		Secret:          testSecret.Name,
-		Service:         "istag-webhook",
+		Services:        []string{"istag-webhook", "istag-apiserver"},
 		MutatingWebhook: "istag",
+		APIService:      "v1.image.openshift.io",
 		CertDir:         "/var/run/istag/tls",
 		ExtraDNSNames:   []string{"localhost"},
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/open-policy-agent/cert-controller/pkg/rotator"
@@ -31,15 +32,18 @@ const (
 
 // Options says which objects the certificate concerns. All fields but ExtraDNSNames are required.
 type Options struct {
-	// Namespace holds the Secret and the Service.
+	// Namespace holds the Secret and the Services.
 	Namespace string
 	// Secret receives ca.crt, ca.key, tls.crt and tls.key. It must exist: it is only ever updated, so that no right to create Secrets
 	// is needed.
 	Secret string
-	// Service is the name under which the API server reaches the webhook.
-	Service string
+	// Services are the names under which the API server reaches those who serve the certificate. The library renews a
+	// certificate that lacks the first.
+	Services []string
 	// MutatingWebhook is the MutatingWebhookConfiguration whose every webhook gets the CA bundle.
 	MutatingWebhook string
+	// APIService gets the CA bundle too.
+	APIService string
 	// CertDir is where tls.crt appears once the Secret has been mounted. The rotator only looks whether the file exists;
 	// if it does not within several minutes, the manager stops with an error.
 	CertDir string
@@ -54,13 +58,16 @@ func (o Options) validate() error {
 	for _, f := range []struct{ name, value string }{
 		{"Namespace", o.Namespace},
 		{"Secret", o.Secret},
-		{"Service", o.Service},
 		{"MutatingWebhook", o.MutatingWebhook},
+		{"APIService", o.APIService},
 		{"CertDir", o.CertDir},
 	} {
 		if f.value == "" {
 			errs = append(errs, fmt.Errorf("%s is required", f.name))
 		}
+	}
+	if len(o.Services) == 0 || slices.Contains(o.Services, "") {
+		errs = append(errs, errors.New("no Services are given, or an empty one"))
 	}
 	for _, name := range o.ExtraDNSNames {
 		if net.ParseIP(name) != nil {
@@ -78,11 +85,11 @@ func (o Options) secretKey() types.NamespacedName {
 	return types.NamespacedName{Namespace: o.Namespace, Name: o.Secret}
 }
 
-// AddRotator adds to mgr what makes and renews the serving certificate in the Secret and keeps the CA bundle of the webhook configuration
-// in step with it. Both act only on the elected leader.
+// AddRotator adds to mgr what makes and renews the serving certificate in the Secret and keeps the CA bundles of the webhook configuration
+// and of the APIService in step with it. Both act only on the elected leader.
 //
-// The channel is closed once the certificate is in CertDir and the webhook configuration trusts it. It stays open for as long as
-// this process does not lead.
+// The channel is closed once the certificate is in CertDir and the webhook configuration and the APIService trust it. It stays
+// open for as long as this process does not lead.
 //
 // At most one rotator can be added in a process: controller names are unique.
 func AddRotator(mgr manager.Manager, opts Options) (<-chan struct{}, error) {
@@ -113,22 +120,26 @@ func AddRotator(mgr manager.Manager, opts Options) (<-chan struct{}, error) {
 }
 
 // newRotator leaves the library's own list of webhooks empty. The library replaces a CA bundle at the moment the CA is replaced,
-// while the webhook's replicas still serve a certificate of the previous CA until the kubelet has brought the new one; every
-// admission would fail for that minute. The bundle is therefore kept by trust, which overlaps them.
+// while those who serve still present a certificate of the previous CA until the kubelet has brought the new one; every
+// admission, and every request to the API, would fail for that minute. The bundle is therefore kept by trust, which overlaps them.
 func newRotator(opts Options) *rotator.CertRotator {
-	host := opts.Service + "." + opts.Namespace
+	var names []string
+	for _, service := range opts.Services {
+		host := service + "." + opts.Namespace
+		names = append(names, host+".svc", host)
+	}
 	return &rotator.CertRotator{
 		SecretKey:      opts.secretKey(),
 		CertDir:        opts.CertDir,
 		CAName:         caName,
 		CAOrganization: caOrganization,
-		// The API server verifies this name, and the library renews a certificate that lacks it.
-		DNSName:       host + ".svc",
-		ExtraDNSNames: append([]string{host}, opts.ExtraDNSNames...),
+		// The API server verifies the names that end in .svc.
+		DNSName:       names[0],
+		ExtraDNSNames: append(names[1:], opts.ExtraDNSNames...),
 		IsReady:       make(chan struct{}),
 
 		RequireLeaderElection: true,
-		// The webhook's server reloads its files; exiting the controller would help nobody.
+		// Those who serve read their files again; exiting the controller would help nobody.
 		RestartOnSecretRefresh: false,
 
 		CaCertDuration:         caValidity,

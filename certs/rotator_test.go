@@ -34,13 +34,21 @@ func TestOptionsValidate(t *testing.T) {
 			reason: "There must be a place to keep the certificate.",
 			change: func(o *Options) { o.Secret = "" },
 		},
+		"NoServices": {
+			reason: "A certificate without a Service's name is refused by the API server.",
+			change: func(o *Options) { o.Services = nil },
+		},
 		"NoService": {
-			reason: "A certificate without the Service's name is refused by the API server.",
-			change: func(o *Options) { o.Service = "" },
+			reason: "Nobody is reached by an empty name.",
+			change: func(o *Options) { o.Services = []string{"istag-webhook", ""} },
 		},
 		"NoWebhook": {
 			reason: "A certificate that nothing trusts must not look like success.",
 			change: func(o *Options) { o.MutatingWebhook = "" },
+		},
+		"NoAPIService": {
+			reason: "Nor must one that the API's clients never reach.",
+			change: func(o *Options) { o.APIService = "" },
 		},
 		"NoCertDir": {
 			reason: "The library would look for /tls.crt, and stop the manager minutes later.",
@@ -98,6 +106,11 @@ func TestCertificate(t *testing.T) {
 			host:   "istag-webhook.istag-system.svc",
 			want:   true,
 		},
+		"OtherService": {
+			reason: "One certificate serves the webhook and the API.",
+			host:   "istag-apiserver.istag-system.svc",
+			want:   true,
+		},
 		"ShortService": {
 			reason: "People who test from a pod dial this one.",
 			host:   "istag-webhook.istag-system",
@@ -112,7 +125,7 @@ func TestCertificate(t *testing.T) {
 			reason: "The library sets no IP addresses, so a local run must not dial one; once it does, Options can accept them.",
 			host:   "127.0.0.1",
 		},
-		"OtherService": {
+		"Stranger": {
 			reason: "The certificate must be good for nothing else.",
 			host:   "kubernetes.default.svc",
 		},

@@ -11,10 +11,10 @@ import (
 	"sync"
 	"time"
 
-	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -41,40 +41,86 @@ const (
 	maxPrevious = 2
 )
 
-// trust keeps the CA bundle of one MutatingWebhookConfiguration equal to the CA in the Secret, and for a while after the CA was
-// replaced also the previous one.
-//
-// The configuration is handled unstructured: writing it back through a Go type would drop fields newer than the type.
+// trust keeps the CA bundles of its targets equal to the CA in the Secret, and for a while after the CA was replaced also
+// the previous one.
 type trust struct {
 	reader  client.Reader
 	writer  client.Writer
 	secret  types.NamespacedName
-	webhook string
+	targets []target
 	clock   clock.PassiveClock
 
-	// trusted is closed, once, when the configuration has the bundle.
+	// trusted is closed, once, when every target has the bundle.
 	trusted chan struct{}
 	once    sync.Once
 }
 
-func newWebhookConfiguration() *unstructured.Unstructured {
-	config := &unstructured.Unstructured{}
-	config.SetGroupVersionKind(admissionregistrationv1.SchemeGroupVersion.WithKind("MutatingWebhookConfiguration"))
-	return config
+// target is one object in which the API server reads whom to trust. It is handled unstructured: writing it back through a Go type would
+// drop fields newer than the type.
+type target struct {
+	kind schema.GroupVersionKind
+	name string
+	// holders returns the parts of the object that have a caBundle each.
+	holders func(object map[string]any) ([]map[string]any, error)
 }
 
-// addTrust adds the controller and a cache of its own, which holds the two objects and nothing else: the manager's cache could
-// list all Secrets of the cluster, and list and watch of one name can be granted by name.
+func webhookTarget(name string) target {
+	kind := schema.GroupVersionKind{Group: "admissionregistration.k8s.io", Version: "v1", Kind: "MutatingWebhookConfiguration"}
+	return target{kind: kind, name: name, holders: webhookHolders}
+}
+
+func apiServiceTarget(name string) target {
+	kind := schema.GroupVersionKind{Group: "apiregistration.k8s.io", Version: "v1", Kind: "APIService"}
+	return target{kind: kind, name: name, holders: func(object map[string]any) ([]map[string]any, error) {
+		spec, ok := object["spec"].(map[string]any)
+		if !ok {
+			return nil, errors.New("it has no spec")
+		}
+		return []map[string]any{spec}, nil
+	}}
+}
+
+func webhookHolders(object map[string]any) ([]map[string]any, error) {
+	webhooks, _ := object["webhooks"].([]any)
+	if len(webhooks) == 0 {
+		return nil, errors.New("it has no webhooks")
+	}
+	var holders []map[string]any
+	for i := range webhooks {
+		webhook, _ := webhooks[i].(map[string]any)
+		holder, ok := webhook["clientConfig"].(map[string]any)
+		if !ok {
+			return nil, fmt.Errorf("webhook %d has no clientConfig", i)
+		}
+		holders = append(holders, holder)
+	}
+	return holders, nil
+}
+
+func (t target) String() string { return fmt.Sprintf("%s %q", t.kind.Kind, t.name) }
+
+func (t target) object() *unstructured.Unstructured {
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(t.kind)
+	return object
+}
+
+// addTrust adds the controller and a cache of its own, which holds the Secret and the targets and nothing else: the manager's cache
+// could list all Secrets of the cluster, and list and watch of one name can be granted by name.
 func addTrust(mgr manager.Manager, opts Options) (<-chan struct{}, error) {
 	named := func(name string) fields.Selector { return fields.OneTermEqualSelector("metadata.name", name) }
+	targets := []target{webhookTarget(opts.MutatingWebhook), apiServiceTarget(opts.APIService)}
+	watched := map[client.Object]cache.ByObject{
+		&corev1.Secret{}: {Field: named(opts.Secret), Namespaces: map[string]cache.Config{opts.Namespace: {}}},
+	}
+	for _, target := range targets {
+		watched[target.object()] = cache.ByObject{Field: named(target.name)}
+	}
 	objects, err := cache.New(mgr.GetConfig(), cache.Options{
 		HTTPClient: mgr.GetHTTPClient(),
 		Scheme:     mgr.GetScheme(),
 		Mapper:     mgr.GetRESTMapper(),
-		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Secret{}:          {Field: named(opts.Secret), Namespaces: map[string]cache.Config{opts.Namespace: {}}},
-			newWebhookConfiguration(): {Field: named(opts.MutatingWebhook)},
-		},
+		ByObject:   watched,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("making a cache: %w", err)
@@ -87,21 +133,24 @@ func addTrust(mgr manager.Manager, opts Options) (<-chan struct{}, error) {
 		reader:  objects,
 		writer:  mgr.GetClient(),
 		secret:  opts.secretKey(),
-		webhook: opts.MutatingWebhook,
+		targets: targets,
 		clock:   clock.RealClock{},
 		trusted: make(chan struct{}),
 	}
-	request := []reconcile.Request{{NamespacedName: types.NamespacedName{Name: opts.MutatingWebhook}}}
-	return t.trusted, builder.ControllerManagedBy(mgr).
+	// A change of any of them is about all of them.
+	request := []reconcile.Request{{NamespacedName: opts.secretKey()}}
+	controller := builder.ControllerManagedBy(mgr).
 		Named("ca-bundle").
 		WatchesRawSource(source.Kind(objects, &corev1.Secret{}, handler.TypedEnqueueRequestsFromMapFunc(
-			func(context.Context, *corev1.Secret) []reconcile.Request { return request }))).
-		WatchesRawSource(source.Kind(objects, newWebhookConfiguration(), handler.TypedEnqueueRequestsFromMapFunc(
-			func(context.Context, *unstructured.Unstructured) []reconcile.Request { return request }))).
-		Complete(t)
+			func(context.Context, *corev1.Secret) []reconcile.Request { return request })))
+	for _, target := range targets {
+		controller.WatchesRawSource(source.Kind(objects, target.object(), handler.TypedEnqueueRequestsFromMapFunc(
+			func(context.Context, *unstructured.Unstructured) []reconcile.Request { return request })))
+	}
+	return t.trusted, controller.Complete(t)
 }
 
-// Reconcile writes the bundle if it is not what it should be. What is missing or not yet filled is waited for: its
+// Reconcile writes the bundles that are not what they should be. What is missing or not yet filled is waited for: its
 // appearance is an event.
 func (t *trust) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	secret := &corev1.Secret{}
@@ -113,42 +162,56 @@ func (t *trust) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 		return reconcile.Result{}, nil
 	}
 
-	config := newWebhookConfiguration()
-	if err := t.reader.Get(ctx, types.NamespacedName{Name: t.webhook}, config); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+	var (
+		result reconcile.Result
+		errs   []error
+		all    = true
+	)
+	for _, target := range t.targets {
+		found, again, err := t.keep(ctx, target, current)
+		errs = append(errs, err)
+		all = all && found
+		// What remains of the overlap is the same for every target that has a previous CA.
+		result.RequeueAfter = max(result.RequeueAfter, again)
 	}
-	config = config.DeepCopy()
-	changed, again, err := inject(config, current, t.clock.Now())
-	if err != nil {
-		return reconcile.Result{}, fmt.Errorf("putting the CA bundle into webhook configuration %q: %w", t.webhook, err)
+	if err := errors.Join(errs...); err != nil {
+		return reconcile.Result{}, err
 	}
-	if changed {
-		if err := t.writer.Update(ctx, config, client.FieldOwner(fieldOwner)); err != nil {
-			return reconcile.Result{}, fmt.Errorf("writing webhook configuration %q: %w", t.webhook, err)
-		}
-		log.FromContext(ctx).Info("wrote the CA bundle", "webhookConfiguration", t.webhook, "previousKept", again > 0)
+	if all {
+		t.once.Do(func() { close(t.trusted) })
 	}
-	t.once.Do(func() { close(t.trusted) })
-	return reconcile.Result{RequeueAfter: again}, nil
+	return result, nil
 }
 
-// inject sets the bundle of every webhook in config. It says whether that changed anything, and when a previous CA has to be dropped
+// keep writes the bundle of one target if need be. It says whether there is the target, and when a previous CA has to be dropped
 // (zero: there is none).
-func inject(config *unstructured.Unstructured, current []*x509.Certificate, now time.Time) (changed bool, again time.Duration, err error) {
-	webhooks, _, err := unstructured.NestedSlice(config.Object, "webhooks")
-	if err != nil {
-		return false, 0, err
+func (t *trust) keep(ctx context.Context, target target, current []*x509.Certificate) (found bool, again time.Duration, err error) {
+	object := target.object()
+	if err := t.reader.Get(ctx, types.NamespacedName{Name: target.name}, object); err != nil {
+		return false, 0, client.IgnoreNotFound(err)
 	}
-	for i := range webhooks {
-		webhook, ok := webhooks[i].(map[string]any)
-		if !ok {
-			return false, 0, fmt.Errorf("webhook %d is not an object", i)
-		}
-		text, _, err := unstructured.NestedString(webhook, "clientConfig", "caBundle")
-		if err != nil {
-			return false, 0, err
-		}
-		// What is not base64 is not a bundle that anything could have trusted.
+	object = object.DeepCopy()
+	holders, err := target.holders(object.Object)
+	if err != nil {
+		return true, 0, fmt.Errorf("putting the CA bundle into %s: %w", target, err)
+	}
+	changed, again := inject(holders, current, t.clock.Now())
+	if !changed {
+		return true, again, nil
+	}
+	if err := t.writer.Update(ctx, object, client.FieldOwner(fieldOwner)); err != nil {
+		return true, 0, fmt.Errorf("writing %s: %w", target, err)
+	}
+	log.FromContext(ctx).Info("wrote the CA bundle", "kind", target.kind.Kind, "name", target.name, "previousKept", again > 0)
+	return true, again, nil
+}
+
+// inject sets the bundle of every holder. It says whether that changed anything, and when a previous CA has to be dropped (zero:
+// there is none).
+func inject(holders []map[string]any, current []*x509.Certificate, now time.Time) (changed bool, again time.Duration) {
+	for _, holder := range holders {
+		// What is neither text nor base64 is not a bundle that anything could have trusted.
+		text, _ := holder["caBundle"].(string)
 		before, _ := base64.StdEncoding.DecodeString(text)
 
 		after, wait := bundle(certificates(before), current, now)
@@ -157,14 +220,9 @@ func inject(config *unstructured.Unstructured, current []*x509.Certificate, now 
 			continue
 		}
 		changed = true
-		if err := unstructured.SetNestedField(webhook, base64.StdEncoding.EncodeToString(after), "clientConfig", "caBundle"); err != nil {
-			return false, 0, err
-		}
+		holder["caBundle"] = base64.StdEncoding.EncodeToString(after)
 	}
-	if len(webhooks) == 0 {
-		return false, 0, errors.New("it has no webhooks")
-	}
-	return changed, again, unstructured.SetNestedSlice(config.Object, webhooks, "webhooks")
+	return changed, again
 }
 
 // bundle returns what the API server should trust: the current CA first, then those of the previous bundle that a server may

@@ -10,11 +10,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/open-policy-agent/cert-controller/pkg/rotator"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
@@ -141,6 +144,13 @@ func configOf(bundles ...[]byte) *admissionregistrationv1.MutatingWebhookConfigu
 	return config
 }
 
+func apiServiceOf(bundle []byte) *apiregistrationv1.APIService {
+	return &apiregistrationv1.APIService{
+		ObjectMeta: metav1.ObjectMeta{Name: "v1.image.openshift.io", Labels: map[string]string{"kept": "yes"}},
+		Spec:       apiregistrationv1.APIServiceSpec{Group: "image.openshift.io", Version: "v1", CABundle: bundle},
+	}
+}
+
 func TestTrustReconcile(t *testing.T) {
 	now := time.Now().Truncate(time.Second)
 	ca := newCA(t, now)
@@ -149,11 +159,12 @@ func TestTrustReconcile(t *testing.T) {
 	errBoom := errors.New("boom")
 
 	type want struct {
-		bundles [][]byte
-		writes  int
-		trusted bool
-		again   time.Duration
-		err     error
+		webhooks   [][]byte
+		apiService []byte
+		writes     int
+		trusted    bool
+		again      time.Duration
+		err        error
 	}
 	cases := map[string]struct {
 		reason  string
@@ -163,54 +174,70 @@ func TestTrustReconcile(t *testing.T) {
 	}{
 		"NoSecret": {
 			reason:  "Nothing can be done without it; its appearance is an event, so this is no error to retry.",
-			objects: []client.Object{configOf(nil)},
-			want:    want{bundles: [][]byte{nil}},
+			objects: []client.Object{configOf(nil), apiServiceOf(nil)},
+			want:    want{webhooks: [][]byte{nil}},
 		},
 		"EmptySecret": {
 			reason:  "The Secret is shipped empty, and filled by the rotator a moment later.",
-			objects: []client.Object{secretOf(nil), configOf(nil)},
-			want:    want{bundles: [][]byte{nil}},
+			objects: []client.Object{secretOf(nil), configOf(nil), apiServiceOf(nil)},
+			want:    want{webhooks: [][]byte{nil}},
 		},
 		"NoConfiguration": {
-			reason:  "A certificate that nothing trusts must not be reported as ready.",
-			objects: []client.Object{secretOf(ca)},
+			reason:  "A certificate that nothing trusts must not be reported as ready, and the API must not wait for the webhook.",
+			objects: []client.Object{secretOf(ca), apiServiceOf(nil)},
+			want:    want{apiService: ca.CertPEM, writes: 1},
+		},
+		"NoAPIService": {
+			reason:  "While the APIService is away on purpose, the webhook works on.",
+			objects: []client.Object{secretOf(ca), configOf(nil)},
+			want:    want{webhooks: [][]byte{ca.CertPEM}, writes: 1},
 		},
 		"NoWebhooks": {
-			reason:  "A configuration without webhooks is somebody's mistake, and worth an error.",
-			objects: []client.Object{secretOf(ca), configOf()},
-			want:    want{err: errAny},
+			reason:  "A configuration without webhooks is somebody's mistake, and worth an error; the API is none the worse.",
+			objects: []client.Object{secretOf(ca), configOf(), apiServiceOf(nil)},
+			want:    want{apiService: ca.CertPEM, writes: 1, err: errAny},
 		},
 		"First": {
-			reason:  "Every webhook of the configuration gets the CA.",
-			objects: []client.Object{secretOf(ca), configOf(nil, nil)},
-			want:    want{bundles: [][]byte{ca.CertPEM, ca.CertPEM}, writes: 1, trusted: true},
+			reason:  "Every webhook of the configuration gets the CA, and so does the APIService.",
+			objects: []client.Object{secretOf(ca), configOf(nil, nil), apiServiceOf(nil)},
+			want:    want{webhooks: [][]byte{ca.CertPEM, ca.CertPEM}, apiService: ca.CertPEM, writes: 2, trusted: true},
 		},
 		"Unchanged": {
 			reason:  "A write that changes nothing is load on the API server at every resync.",
-			objects: []client.Object{secretOf(ca), configOf(ca.CertPEM)},
-			want:    want{bundles: [][]byte{ca.CertPEM}, trusted: true},
+			objects: []client.Object{secretOf(ca), configOf(ca.CertPEM), apiServiceOf(ca.CertPEM)},
+			want:    want{webhooks: [][]byte{ca.CertPEM}, apiService: ca.CertPEM, trusted: true},
+		},
+		"OneEmptied": {
+			reason:  "What an apply of the manifests took away is put back, and nothing else is written.",
+			objects: []client.Object{secretOf(ca), configOf(ca.CertPEM), apiServiceOf(nil)},
+			want:    want{webhooks: [][]byte{ca.CertPEM}, apiService: ca.CertPEM, writes: 1, trusted: true},
 		},
 		"Garbage": {
 			reason:  "What somebody else put there, and is no certificate, is replaced.",
-			objects: []client.Object{secretOf(ca), configOf([]byte("Cg=="))},
-			want:    want{bundles: [][]byte{ca.CertPEM}, writes: 1, trusted: true},
+			objects: []client.Object{secretOf(ca), configOf([]byte("Cg==")), apiServiceOf([]byte("Cg=="))},
+			want:    want{webhooks: [][]byte{ca.CertPEM}, apiService: ca.CertPEM, writes: 2, trusted: true},
 		},
 		"Replaced": {
 			reason:  "The previous CA stays for the overlap, and its removal is planned.",
-			objects: []client.Object{secretOf(ca), configOf(old.CertPEM)},
-			want:    want{bundles: [][]byte{both}, writes: 1, trusted: true, again: overlap},
+			objects: []client.Object{secretOf(ca), configOf(old.CertPEM), apiServiceOf(old.CertPEM)},
+			want:    want{webhooks: [][]byte{both}, apiService: both, writes: 2, trusted: true, again: overlap},
+		},
+		"OneReplaced": {
+			reason:  "Each target overlaps with what it trusted itself.",
+			objects: []client.Object{secretOf(ca), configOf(old.CertPEM), apiServiceOf(ca.CertPEM)},
+			want:    want{webhooks: [][]byte{both}, apiService: ca.CertPEM, writes: 1, trusted: true, again: overlap},
 		},
 		"WriteFails": {
 			reason:  "A conflict is retried, and not reported as ready.",
-			objects: []client.Object{secretOf(ca), configOf(nil)},
+			objects: []client.Object{secretOf(ca), configOf(nil), apiServiceOf(nil)},
 			failure: errBoom,
-			want:    want{bundles: [][]byte{nil}, writes: 1, err: errBoom},
+			want:    want{webhooks: [][]byte{nil}, writes: 2, err: errBoom},
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			writes := 0
-			c := fake.NewClientBuilder().WithObjects(tc.objects...).WithInterceptorFuncs(interceptor.Funcs{
+			c := fake.NewClientBuilder().WithScheme(testScheme(t)).WithObjects(tc.objects...).WithInterceptorFuncs(interceptor.Funcs{
 				Update: func(ctx context.Context, c client.WithWatch, obj client.Object, opts ...client.UpdateOption) error {
 					writes++
 					if tc.failure != nil {
@@ -220,8 +247,9 @@ func TestTrustReconcile(t *testing.T) {
 				},
 			}).Build()
 			r := &trust{
-				reader: c, writer: c, secret: testSecret, webhook: "istag",
-				clock: clocktesting.NewFakePassiveClock(now), trusted: make(chan struct{}),
+				reader: c, writer: c, secret: testSecret,
+				targets: []target{webhookTarget("istag"), apiServiceTarget("v1.image.openshift.io")},
+				clock:   clocktesting.NewFakePassiveClock(now), trusted: make(chan struct{}),
 			}
 			// Twice: the second run must find its work done, and must not close a closed channel.
 			result, err := r.Reconcile(t.Context(), reconcile.Request{})
@@ -234,39 +262,48 @@ func TestTrustReconcile(t *testing.T) {
 			if !errors.Is(err, tc.want.err) && (!errors.Is(tc.want.err, errAny) || err == nil) {
 				t.Errorf("%s\nerror %v, want %v", tc.reason, err, tc.want.err)
 			}
-			if diff := cmp.Diff(reconcile.Result{RequeueAfter: tc.want.again}, result); diff != "" {
-				t.Errorf("%s\nresult (-want, +got):\n%s", tc.reason, diff)
-			}
-			if writes != tc.want.writes {
-				t.Errorf("%s\n%d writes, want %d", tc.reason, writes, tc.want.writes)
-			}
+			trusted := false
 			select {
 			case <-r.trusted:
-				if !tc.want.trusted {
-					t.Errorf("%s\nreported as trusted", tc.reason)
-				}
+				trusted = true
 			default:
-				if tc.want.trusted {
-					t.Errorf("%s\nnot reported as trusted", tc.reason)
-				}
 			}
-
-			config := &admissionregistrationv1.MutatingWebhookConfiguration{}
-			if err := c.Get(t.Context(), types.NamespacedName{Name: "istag"}, config); client.IgnoreNotFound(err) != nil {
-				t.Fatal(err)
-			}
-			var bundles [][]byte
-			for _, w := range config.Webhooks {
-				bundles = append(bundles, w.ClientConfig.CABundle)
-			}
-			if diff := cmp.Diff(tc.want.bundles, bundles); diff != "" {
-				t.Errorf("%s\nbundles (-want, +got):\n%s", tc.reason, diff)
-			}
-			if len(config.Webhooks) > 0 && config.Labels["kept"] != "yes" {
-				t.Errorf("%s\nthe rest of the configuration was changed", tc.reason)
+			webhooks, apiService := bundlesIn(t, c)
+			got := want{webhooks: webhooks, apiService: apiService, writes: writes, trusted: trusted, again: result.RequeueAfter, err: tc.want.err}
+			if diff := cmp.Diff(tc.want, got, cmp.AllowUnexported(want{}), cmpopts.EquateErrors()); diff != "" {
+				t.Errorf("%s\n(-want, +got):\n%s", tc.reason, diff)
 			}
 		})
 	}
+}
+
+// bundlesIn returns what the API server would trust, and fails the test if anything else of an object was changed.
+func bundlesIn(t *testing.T, c client.Client) (webhooks [][]byte, apiService []byte) {
+	t.Helper()
+	config := configOf()
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(config), config); client.IgnoreNotFound(err) != nil {
+		t.Fatal(err)
+	}
+	for _, w := range config.Webhooks {
+		webhooks = append(webhooks, w.ClientConfig.CABundle)
+	}
+	service := apiServiceOf(nil)
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(service), service); client.IgnoreNotFound(err) != nil {
+		t.Fatal(err)
+	}
+	if config.Labels["kept"] != "yes" || service.Labels["kept"] != "yes" || service.Spec.Group != "image.openshift.io" {
+		t.Error("the rest of an object was changed")
+	}
+	return webhooks, service.Spec.CABundle
+}
+
+func testScheme(t *testing.T) *runtime.Scheme {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), apiregistrationv1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	return scheme
 }
 
 // errAny stands for "an error, whichever".

@@ -34,7 +34,9 @@ type Configuration struct {
 	MetricsAddress string `json:"metricsAddress"`
 
 	Webhook      Webhook      `json:"webhook"`
+	APIServer    APIServer    `json:"apiserver"`
 	Certificates Certificates `json:"certificates"`
+	Streams      Streams      `json:"streams"`
 	Imports      Imports      `json:"imports"`
 
 	// Registries says how upstream registries are reached. The longest matching prefix counts.
@@ -51,29 +53,46 @@ type Webhook struct {
 	AuditLog string `json:"auditLog"`
 }
 
-// CertificateMode says who provides the webhook's certificate.
+// APIServer configures the API that users see, image.openshift.io/v1.
+type APIServer struct {
+	// Address is the host:port that serves HTTPS to the API server in front of this one.
+	Address string `json:"address"`
+	// CertDir is the folder of tls.crt and tls.key, which are read again when they change.
+	CertDir string `json:"certDir"`
+}
+
+// CertificateMode says who provides the certificate of the webhook and of the API.
 type CertificateMode string
 
 const (
 	// SelfManaged certificates are made and renewed by istag's controller.
 	SelfManaged CertificateMode = "SelfManaged"
 	// External certificates are someone else's business, cert-manager's for instance: the Secret
-	// and the CA bundle in the webhook configuration.
+	// and the CA bundles in the webhook configuration and the APIService.
 	External CertificateMode = "External"
 )
 
-// Certificates configures the serving certificate of the webhook.
+// Certificates configures the serving certificate, which the webhook and the API share.
 type Certificates struct {
 	Mode CertificateMode `json:"mode"`
 	// Secret in istag's namespace that holds the certificate.
 	Secret string `json:"secret"`
-	// Service in istag's namespace that the API server reaches the webhook by.
-	Service string `json:"service"`
+	// Services in istag's namespace that the API server reaches the webhook and the API by.
+	Services []string `json:"services"`
 	// MutatingWebhook is the name of the MutatingWebhookConfiguration that gets the CA bundle.
 	MutatingWebhook string `json:"mutatingWebhook"`
+	// APIService is the name of the APIService that gets the CA bundle.
+	APIService string `json:"apiService"`
 	// ExtraNames are further DNS names that the certificate is valid for, such as localhost for a
 	// webhook that runs outside the cluster.
 	ExtraNames []string `json:"extraNames,omitempty"`
+}
+
+// Streams configures what is kept of every image stream.
+type Streams struct {
+	// HistoryLimit is the number of events kept for one tag, the newest first. Beyond it, an event
+	// stays for as long as a pod uses its image.
+	HistoryLimit int `json:"historyLimit"`
 }
 
 // Imports configures how upstream registries are asked.
@@ -84,6 +103,11 @@ type Imports struct {
 	Timeout metav1.Duration `json:"timeout"`
 	// Workers is the number of streams imported at once.
 	Workers int `json:"workers"`
+	// MaxTagsPerRepository is how many tags the import of a whole repository takes in at once; the
+	// answer names the others. -1 means all.
+	MaxTagsPerRepository int `json:"maxTagsPerRepository"`
+	// AllowedRegistries are the registries that users may import from. None means all.
+	AllowedRegistries []AllowedRegistry `json:"allowedRegistries,omitempty"`
 }
 
 // Registry says how the repositories under a prefix are reached.
@@ -117,16 +141,23 @@ func Default() *Configuration {
 			CertDir:  "/var/run/istag/tls",
 			AuditLog: "-",
 		},
+		APIServer: APIServer{
+			Address: ":8443",
+			CertDir: "/var/run/istag/tls",
+		},
 		Certificates: Certificates{
 			Mode:            SelfManaged,
-			Secret:          "istag-webhook-tls",
-			Service:         "istag-webhook",
+			Secret:          "istag-tls",
+			Services:        []string{"istag-webhook", "istag-apiserver"},
 			MutatingWebhook: "istag",
+			APIService:      "v1.image.openshift.io",
 		},
+		Streams: Streams{HistoryLimit: 50},
 		Imports: Imports{
-			Platform: "linux/amd64",
-			Timeout:  metav1.Duration{Duration: 30 * time.Second},
-			Workers:  8,
+			Platform:             "linux/amd64",
+			Timeout:              metav1.Duration{Duration: 30 * time.Second},
+			Workers:              8,
+			MaxTagsPerRepository: 50,
 		},
 		Registries: []Registry{},
 	}
@@ -170,24 +201,17 @@ func (c *Configuration) validate() field.ErrorList {
 	if c.Kind != Kind {
 		errs = append(errs, field.NotSupported(field.NewPath("kind"), c.Kind, []string{Kind}))
 	}
+	if c.Streams.HistoryLimit < 1 {
+		errs = append(errs, field.Invalid(field.NewPath("streams", "historyLimit"), c.Streams.HistoryLimit, "must be at least 1"))
+	}
+	errs = append(errs, c.validateRequired()...)
 	certificates := field.NewPath("certificates")
 	if m := c.Certificates.Mode; m != SelfManaged && m != External {
 		errs = append(errs, field.NotSupported(certificates.Child("mode"), m, []CertificateMode{SelfManaged, External}))
 	}
-	for _, required := range []struct {
-		path  *field.Path
-		value string
-	}{
-		{field.NewPath("namespace"), c.Namespace},
-		{field.NewPath("webhook", "address"), c.Webhook.Address},
-		{field.NewPath("webhook", "certDir"), c.Webhook.CertDir},
-		{field.NewPath("webhook", "auditLog"), c.Webhook.AuditLog},
-		{certificates.Child("secret"), c.Certificates.Secret},
-		{certificates.Child("service"), c.Certificates.Service},
-		{certificates.Child("mutatingWebhook"), c.Certificates.MutatingWebhook},
-	} {
-		if required.value == "" {
-			errs = append(errs, field.Required(required.path, "must not be empty"))
+	for i, service := range c.Certificates.Services {
+		if service == "" {
+			errs = append(errs, field.Required(certificates.Child("services").Index(i), "must not be empty"))
 		}
 	}
 	imports := field.NewPath("imports")
@@ -200,7 +224,37 @@ func (c *Configuration) validate() field.ErrorList {
 	if c.Imports.Workers <= 0 {
 		errs = append(errs, field.Invalid(imports.Child("workers"), c.Imports.Workers, "must be at least 1"))
 	}
+	if n := c.Imports.MaxTagsPerRepository; n < -1 || n == 0 {
+		errs = append(errs, field.Invalid(imports.Child("maxTagsPerRepository"), n, "must be at least 1, or -1 for all"))
+	}
+	errs = append(errs, validateAllowed(imports.Child("allowedRegistries"), c.Imports.AllowedRegistries)...)
 	return append(errs, validateRegistries(c.Registries)...)
+}
+
+// validateRequired checks what has a default, and must not be emptied.
+func (c *Configuration) validateRequired() field.ErrorList {
+	certificates := field.NewPath("certificates")
+	var errs field.ErrorList
+	for _, required := range []struct {
+		path  *field.Path
+		empty bool
+	}{
+		{field.NewPath("namespace"), c.Namespace == ""},
+		{field.NewPath("webhook", "address"), c.Webhook.Address == ""},
+		{field.NewPath("webhook", "certDir"), c.Webhook.CertDir == ""},
+		{field.NewPath("webhook", "auditLog"), c.Webhook.AuditLog == ""},
+		{field.NewPath("apiserver", "address"), c.APIServer.Address == ""},
+		{field.NewPath("apiserver", "certDir"), c.APIServer.CertDir == ""},
+		{certificates.Child("secret"), c.Certificates.Secret == ""},
+		{certificates.Child("services"), len(c.Certificates.Services) == 0},
+		{certificates.Child("mutatingWebhook"), c.Certificates.MutatingWebhook == ""},
+		{certificates.Child("apiService"), c.Certificates.APIService == ""},
+	} {
+		if required.empty {
+			errs = append(errs, field.Required(required.path, "must not be empty"))
+		}
+	}
+	return errs
 }
 
 func validateRegistries(registries []Registry) field.ErrorList {

@@ -32,7 +32,7 @@ func TestParse(t *testing.T) {
 	}
 
 	got, err = Parse([]byte(head + `
-imports: {timeout: 5s}
+imports: {timeout: 5s, maxTagsPerRepository: -1, allowedRegistries: [{domain: quay.io}, {domain: "*.example.com", insecure: true}]}
 registries:
 - prefix: quay.io
   mirrors: [{location: "127.0.0.1:5000/quay.io", insecure: true}]
@@ -43,6 +43,8 @@ registries:
 	}
 	want := Default()
 	want.Imports.Timeout.Duration = 5e9
+	want.Imports.MaxTagsPerRepository = -1
+	want.Imports.AllowedRegistries = []AllowedRegistry{{Domain: "quay.io"}, {Domain: "*.example.com", Insecure: true}}
 	want.Registries = []Registry{
 		{Prefix: "quay.io", Mirrors: []Mirror{{Location: "127.0.0.1:5000/quay.io", Insecure: true}}},
 		{Prefix: "quay.io/keycloak"},
@@ -65,9 +67,22 @@ func TestParseRefuses(t *testing.T) {
 		"NotYAML":        {"the text must be YAML", "\t", "yaml"},
 		"EmptyNamespace": {"istag must know where it is", head + `namespace: ""`, "namespace"},
 		"Mode":           {"there are two modes", head + "certificates: {mode: Magic}", "SelfManaged"},
+		"NoServices":     {"a certificate is for some name", head + "certificates: {services: []}", "certificates.services"},
+		"EmptyService":   {"a name has characters", head + `certificates: {services: [istag-webhook, ""]}`, "certificates.services[1]"},
+		"NoAPIService":   {"a certificate that nothing trusts is of no use", head + `certificates: {apiService: ""}`, "certificates.apiService"},
+		"NoAPIAddress":   {"the API is served somewhere", head + `apiserver: {address: ""}`, "apiserver.address"},
+		"NoAPICertDir":   {"its certificate is somewhere", head + `apiserver: {certDir: ""}`, "apiserver.certDir"},
+		"History":        {"the newest event is the tag itself", head + "streams: {historyLimit: 0}", "streams.historyLimit"},
 		"Platform":       {"a platform has an architecture", head + `imports: {platform: ""}`, "imports.platform"},
 		"Timeout":        {"an import needs some time", head + "imports: {timeout: 0s}", "imports.timeout"},
 		"Workers":        {"somebody has to work", head + "imports: {workers: 0}", "imports.workers"},
+		"MaxTags":        {"no tags at all would be no import", head + "imports: {maxTagsPerRepository: 0}", "imports.maxTagsPerRepository"},
+		"MaxTagsLess":    {"only -1 means all", head + "imports: {maxTagsPerRepository: -2}", "imports.maxTagsPerRepository"},
+		"AllowedNone":    {"an entry names a registry", head + "imports: {allowedRegistries: [{insecure: true}]}", "imports.allowedRegistries[0].domain"},
+		"AllowedPath":    {"a repository's path is no registry", head + "imports: {allowedRegistries: [{domain: quay.io/a}]}", "imports.allowedRegistries[0].domain"},
+		"AllowedURL":     {"a URL is no registry", head + "imports: {allowedRegistries: [{domain: 'https://quay.io'}]}", "imports.allowedRegistries[0].domain"},
+		"AllowedTwice":   {"an entry that says nothing new is a mistake", head + "imports: {allowedRegistries: [{domain: quay.io}, {domain: 'QUAY.io:443'}]}", "imports.allowedRegistries[1].domain"},
+		"AllowedUnknown": {"a misspelled field must not be ignored", head + "imports: {allowedRegistries: [{domainName: quay.io}]}", "domainName"},
 		"Prefix":         {"a registry is a host", head + "registries: [{prefix: Not a host}]", "registries[0].prefix"},
 		"PrefixTwice":    {"two entries would contradict each other", head + "registries: [{prefix: quay.io}, {prefix: quay.io}]", "registries[1].prefix"},
 		"PrefixPath":     {"a path is a repository's", head + "registries: [{prefix: quay.io/UPPER}]", "registries[0].prefix"},

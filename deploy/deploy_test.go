@@ -12,6 +12,7 @@ import (
 	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	"github.com/google/go-cmp/cmp"
+	imagev1 "github.com/openshift/api/image/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -25,6 +26,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
@@ -69,6 +71,7 @@ func render(t *testing.T, dir string) objects {
 	utilruntime.Must(clientgoscheme.AddToScheme(scheme))
 	utilruntime.Must(apiextensionsv1.AddToScheme(scheme))
 	utilruntime.Must(certmanagerv1.AddToScheme(scheme))
+	utilruntime.Must(apiregistrationv1.AddToScheme(scheme))
 	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
 
 	var out objects
@@ -139,7 +142,12 @@ func configuration(t *testing.T, set objects) *config.Configuration {
 }
 
 func TestObjects(t *testing.T) {
-	clusterScoped := []string{"Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration"}
+	clusterScoped := []string{
+		"Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "APIService",
+		"MutatingWebhookConfiguration", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding",
+	}
+	// The Role that it binds is there, and a binding is where its Role is.
+	elsewhere := map[string]string{"RoleBinding kube-system/istag-authentication-reader": "kube-system"}
 
 	eachOverlay(t, func(t *testing.T, set objects) {
 		seen := map[string]bool{}
@@ -152,6 +160,9 @@ func TestObjects(t *testing.T) {
 			want := namespace
 			if slices.Contains(clusterScoped, o.GetObjectKind().GroupVersionKind().Kind) {
 				want = ""
+			}
+			if other, ok := elsewhere[nameOf(o)]; ok {
+				want = other
 			}
 			if o.GetNamespace() != want {
 				t.Errorf("%s must be in namespace %q: what lands elsewhere is not removed with the installation", nameOf(o), want)
@@ -191,35 +202,46 @@ func rules(set objects) map[string][]rbacv1.PolicyRule {
 func TestRulesAreNarrow(t *testing.T) {
 	// Whoever may do these to the named resources may do everything, sooner or later.
 	escalating := []string{"escalate", "bind", "impersonate", "delete", "deletecollection"}
+	allowed := []string{
+		"ClusterRole /istag-apiserver: delete [streamrecords imagerecords]", // it is how users delete theirs
+		"ClusterRole /istag-pull-secrets: list [secrets]",                   // a role of its own, to be removed at will
+	}
 
 	eachOverlay(t, func(t *testing.T, set objects) {
 		for role, rules := range rules(set) {
-			clusterWide := strings.HasPrefix(role, "ClusterRole ")
 			for _, rule := range rules {
-				for what, values := range map[string][]string{
-					"apiGroups": rule.APIGroups, "resources": rule.Resources, "verbs": rule.Verbs,
-					"resourceNames": rule.ResourceNames, "nonResourceURLs": rule.NonResourceURLs,
-				} {
-					for _, value := range values {
-						if strings.Contains(value, "*") {
-							t.Errorf("%s: wildcard in %s: %v", role, what, values)
-						}
-					}
-				}
-				if clusterWide && slices.Contains(rule.Resources, "secrets") {
-					t.Errorf("%s grants secrets in all namespaces", role)
+				checkRule(t, role, rule)
+				if slices.Equal(rule.APIGroups, []string{imagev1.GroupName}) {
+					continue // The users' own: TestUserRoles.
 				}
 				for _, verb := range rule.Verbs {
-					if slices.Contains(escalating, verb) {
-						t.Errorf("%s grants %s of %v, which nothing here needs", role, verb, rule.Resources)
+					what := fmt.Sprintf("%s: %s %v", role, verb, rule.Resources)
+					secrets := strings.HasPrefix(role, "ClusterRole ") && slices.Contains(rule.Resources, "secrets")
+					if (secrets || slices.Contains(escalating, verb)) && !slices.Contains(allowed, what) {
+						t.Errorf("%s: nothing here needs that", what)
 					}
-				}
-				if slices.Contains(rule.Verbs, "create") && len(rule.ResourceNames) > 0 {
-					t.Errorf("%s: a rule to create cannot be limited to names %v, and grants nothing", role, rule.ResourceNames)
 				}
 			}
 		}
 	})
+}
+
+// checkRule checks what holds for every rule.
+func checkRule(t *testing.T, role string, rule rbacv1.PolicyRule) {
+	t.Helper()
+	for what, values := range map[string][]string{
+		"apiGroups": rule.APIGroups, "resources": rule.Resources, "verbs": rule.Verbs,
+		"resourceNames": rule.ResourceNames, "nonResourceURLs": rule.NonResourceURLs,
+	} {
+		for _, value := range values {
+			if strings.Contains(value, "*") {
+				t.Errorf("%s: wildcard in %s: %v", role, what, values)
+			}
+		}
+	}
+	if slices.Contains(rule.Verbs, "create") && len(rule.ResourceNames) > 0 {
+		t.Errorf("%s: a rule to create cannot be limited to names %v, and grants nothing", role, rule.ResourceNames)
+	}
 }
 
 // grants says whether a ServiceAccount may do verb to a resource; name is "" where any name is meant, ns is "" where all namespaces are.
@@ -246,8 +268,8 @@ func grants(set objects, account, verb, group, resource, name, ns string) bool {
 
 func TestGrants(t *testing.T) {
 	const (
-		webhook, controller = "istag-webhook", "istag-controller"
-		yes, no             = "base cert-manager", ""
+		webhook, controller, apiserver = "istag-webhook", "istag-controller", "istag-apiserver"
+		yes, no                        = "base cert-manager", ""
 	)
 	cases := map[string]struct {
 		reason                                   string
@@ -264,7 +286,7 @@ func TestGrants(t *testing.T) {
 		},
 		"WebhookReadsNoSecret": {
 			reason:  "Nor may it read a key, not even its own but from the volume.",
-			account: webhook, verb: "get", resource: "secrets", name: "istag-webhook-tls", ns: namespace, in: no,
+			account: webhook, verb: "get", resource: "secrets", name: "istag-tls", ns: namespace, in: no,
 		},
 		"ControllerWritesStreams": {
 			reason:  "An import records what it found.",
@@ -308,7 +330,7 @@ func TestGrants(t *testing.T) {
 		},
 		"RotatorWritesTheSecret": {
 			reason:  "The certificate is kept there.",
-			account: controller, verb: "update", resource: "secrets", name: "istag-webhook-tls", ns: namespace, in: "base",
+			account: controller, verb: "update", resource: "secrets", name: "istag-tls", ns: namespace, in: "base",
 		},
 		"RotatorWritesNoOtherSecret": {
 			reason:  "There is no need to.",
@@ -316,7 +338,7 @@ func TestGrants(t *testing.T) {
 		},
 		"NoSecretsElsewhere": {
 			reason:  "A Secret of another namespace is its tenants' own.",
-			account: controller, verb: "get", resource: "secrets", name: "istag-webhook-tls", ns: "default", in: no,
+			account: controller, verb: "get", resource: "secrets", name: "istag-tls", ns: "default", in: no,
 		},
 		"TrustIsWatched": {
 			reason:  "The CA bundle is put back when somebody empties it.",
@@ -325,6 +347,54 @@ func TestGrants(t *testing.T) {
 		"TrustIsWritten": {
 			reason:  "The API server must trust the certificate that was made.",
 			account: controller, verb: "update", group: "admissionregistration.k8s.io", resource: "mutatingwebhookconfigurations", name: "istag", in: "base",
+		},
+		"TrustInTheAPIIsWatched": {
+			reason:  "So is the APIService's.",
+			account: controller, verb: "watch", group: "apiregistration.k8s.io", resource: "apiservices", name: "v1.image.openshift.io", in: "base",
+		},
+		"TrustInTheAPIIsWritten": {
+			reason:  "The API server must trust the API's certificate too.",
+			account: controller, verb: "update", group: "apiregistration.k8s.io", resource: "apiservices", name: "v1.image.openshift.io", in: "base",
+		},
+		"OtherAPIsAreNot": {
+			reason:  "Whoever writes another's APIService can answer in its place.",
+			account: controller, verb: "update", group: "apiregistration.k8s.io", resource: "apiservices", name: "v1.apps", in: no,
+		},
+		"ControllerListsPods": {
+			reason:  "An image that runs stays in its tag's history.",
+			account: controller, verb: "list", resource: "pods", in: yes,
+		},
+		"ControllerAsksWhoMay": {
+			reason:  "A tag follows one in another namespace for as long as whoever made it may use that.",
+			account: controller, verb: "create", group: "authorization.k8s.io", resource: "subjectaccessreviews", in: yes,
+		},
+		"APIWritesStreams": {
+			reason:  "Every change by users goes through it.",
+			account: apiserver, verb: "create", group: "store.istag.dev", resource: "streamrecords", in: yes,
+		},
+		"APIDeletesImages": {
+			reason:  "An administrator prunes images by it.",
+			account: apiserver, verb: "delete", group: "store.istag.dev", resource: "imagerecords", in: yes,
+		},
+		"APIListsPullSecrets": {
+			reason:  "imagestreams/secrets shows those of a namespace.",
+			account: apiserver, verb: "list", resource: "secrets", in: yes,
+		},
+		"APIWatchesNoSecrets": {
+			reason:  "It keeps none in memory.",
+			account: apiserver, verb: "watch", resource: "secrets", in: no,
+		},
+		"APIWatchesNamespaces": {
+			reason:  "Nothing is created in a namespace that goes.",
+			account: apiserver, verb: "watch", resource: "namespaces", in: yes,
+		},
+		"APIWatchesPolicies": {
+			reason:  "The cluster's policies hold for image streams as well.",
+			account: apiserver, verb: "watch", group: "admissionregistration.k8s.io", resource: "validatingadmissionpolicies", in: yes,
+		},
+		"APIWritesNoWorkloads": {
+			reason:  "Rollouts are the controller's.",
+			account: apiserver, verb: "patch", group: "apps", resource: "deployments", in: no,
 		},
 		"OtherWebhooksAreNot": {
 			reason:  "Whoever writes another's webhook configuration can switch it off.",
@@ -345,12 +415,17 @@ func TestGrants(t *testing.T) {
 }
 
 func TestBindings(t *testing.T) {
+	// Kubernetes has them for every API server behind its own.
+	shared := []string{"system:auth-delegator", "extension-apiserver-authentication-reader"}
+
 	eachOverlay(t, func(t *testing.T, set objects) {
 		check := func(binding client.Object, ref rbacv1.RoleRef, subjects []rbacv1.Subject) {
 			t.Helper()
-			if ref.Kind == "Role" {
+			switch {
+			case slices.Contains(shared, ref.Name):
+			case ref.Kind == "Role":
 				get[*rbacv1.Role](t, set, ref.Name)
-			} else {
+			default:
 				get[*rbacv1.ClusterRole](t, set, ref.Name)
 			}
 			for _, s := range subjects {
@@ -380,7 +455,7 @@ func container(t *testing.T, d *appsv1.Deployment) corev1.Container {
 func TestPods(t *testing.T) {
 	eachOverlay(t, func(t *testing.T, set objects) {
 		conf := configuration(t, set)
-		for _, role := range []string{"webhook", "controller"} {
+		for _, role := range []string{"webhook", "apiserver", "controller"} {
 			d := get[*appsv1.Deployment](t, set, "istag-"+role)
 			t.Run(role, func(t *testing.T) {
 				c, pod := container(t, d), d.Spec.Template.Spec
@@ -452,8 +527,13 @@ func checkRestricted(t *testing.T, pod corev1.PodSpec, c corev1.Container) {
 func checkPorts(t *testing.T, role string, conf *config.Configuration, c corev1.Container) {
 	t.Helper()
 	want := map[string]string{"health": conf.HealthAddress, "metrics": conf.MetricsAddress}
-	if role == "webhook" {
+	live, ready, on := "/healthz", "/readyz", "health"
+	switch role {
+	case "webhook":
 		want["webhook"] = conf.Webhook.Address
+	case "apiserver":
+		want["api"] = conf.APIServer.Address
+		live, on = "/livez", "api"
 	}
 	got := map[string]string{}
 	for _, p := range c.Ports {
@@ -462,9 +542,11 @@ func checkPorts(t *testing.T, role string, conf *config.Configuration, c corev1.
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("ports (-configuration, +container):\n%s", diff)
 	}
-	for path, probe := range map[string]*corev1.Probe{"/healthz": c.LivenessProbe, "/readyz": c.ReadinessProbe} {
-		if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != path || probe.HTTPGet.Port.String() != "health" {
-			t.Errorf("there must be a probe of %s on port health", path)
+	for path, probe := range map[string]*corev1.Probe{live: c.LivenessProbe, ready: c.ReadinessProbe} {
+		if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != path || probe.HTTPGet.Port.String() != on {
+			t.Errorf("there must be a probe of %s on port %s", path, on)
+		} else if (probe.HTTPGet.Scheme == corev1.URISchemeHTTPS) != (on == "api") {
+			t.Errorf("the probe of %s on port %s speaks %s", path, on, probe.HTTPGet.Scheme)
 		}
 	}
 }
@@ -516,56 +598,63 @@ func TestWebhook(t *testing.T) {
 
 		// To the Service.
 		service := hook.ClientConfig.Service
-		if service == nil || service.Path == nil || *service.Path != "/pin" || service.Namespace != conf.Namespace || service.Name != conf.Certificates.Service {
+		if service == nil || service.Path == nil || *service.Path != "/pin" || service.Namespace != conf.Namespace || service.Port == nil {
 			t.Fatalf("the webhook is called at %+v", service)
 		}
-		svc := get[*corev1.Service](t, set, service.Name)
-		if len(svc.Spec.Ports) != 1 || service.Port == nil || svc.Spec.Ports[0].Port != *service.Port {
-			t.Fatalf("the Service has ports %v, the webhook is called at %v", svc.Spec.Ports, service.Port)
-		}
-
-		// To the pods, and to no other pods.
+		checkService(t, set, conf, service.Name, *service.Port, "webhook", conf.Webhook.Address)
 		d := get[*appsv1.Deployment](t, set, "istag-webhook")
-		if !labels.SelectorFromSet(svc.Spec.Selector).Matches(labels.Set(d.Spec.Template.Labels)) {
-			t.Error("the Service does not select the webhook's pods")
-		}
-		if labels.SelectorFromSet(svc.Spec.Selector).Matches(labels.Set(get[*appsv1.Deployment](t, set, "istag-controller").Spec.Template.Labels)) {
-			t.Error("the Service selects the controller's pods, which would refuse the connection")
-		}
-
-		// To the port that the process listens on.
-		_, port, err := net.SplitHostPort(conf.Webhook.Address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := container(t, d)
-		if !slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool {
-			return p.Name == svc.Spec.Ports[0].TargetPort.String() && fmt.Sprint(p.ContainerPort) == port
-		}) {
-			t.Errorf("target port %q is not the container's port for %q", svc.Spec.Ports[0].TargetPort.String(), conf.Webhook.Address)
-		}
 
 		// With the certificate from the Secret.
-		checkSecretVolume(t, d, conf, []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey}, false)
+		checkSecretVolume(t, d, conf, conf.Webhook.CertDir, []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey}, false)
 		if diff := cmp.Diff([]string{"v1"}, hook.AdmissionReviewVersions); diff != "" {
 			t.Error(diff)
 		}
 		if d.Spec.Strategy.RollingUpdate == nil || d.Spec.Strategy.RollingUpdate.MaxUnavailable.String() != "0" {
 			t.Error("an upgrade must not take a replica away before the next one answers")
 		}
+		c := container(t, d)
 		if grace, sleep := *d.Spec.Template.Spec.TerminationGracePeriodSeconds, c.Lifecycle.PreStop.Sleep.Seconds; sleep+int64(*hook.TimeoutSeconds) >= grace {
 			t.Errorf("%d s of sleep and %d s of a last review do not fit into %d s of grace", sleep, *hook.TimeoutSeconds, grace)
 		}
 	})
 }
 
+// checkService follows a connection from the name that the API server dials to the process of a role: the certificate is for that
+// name, the Service selects the role's pods and no others, and the port is the one that the process listens on.
+func checkService(t *testing.T, set objects, conf *config.Configuration, name string, port int32, role, address string) {
+	t.Helper()
+	if !slices.Contains(conf.Certificates.Services, name) {
+		t.Errorf("the certificate is for %q, the API server dials %q", conf.Certificates.Services, name)
+	}
+	svc := get[*corev1.Service](t, set, name)
+	if len(svc.Spec.Ports) != 1 || svc.Spec.Ports[0].Port != port {
+		t.Fatalf("the Service has ports %v, the API server dials %d", svc.Spec.Ports, port)
+	}
+	for _, d := range all[*appsv1.Deployment](set) {
+		selected := labels.SelectorFromSet(svc.Spec.Selector).Matches(labels.Set(d.Spec.Template.Labels))
+		if selected != (d.Name == "istag-"+role) {
+			t.Errorf("Service %s selects the pods of %s: %t", name, d.Name, selected)
+		}
+	}
+	c := container(t, get[*appsv1.Deployment](t, set, "istag-"+role))
+	_, listens, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool {
+		return p.Name == svc.Spec.Ports[0].TargetPort.String() && fmt.Sprint(p.ContainerPort) == listens
+	}) {
+		t.Errorf("target port %q is not the container's port for %q", svc.Spec.Ports[0].TargetPort.String(), address)
+	}
+}
+
 // checkSecretVolume checks that a Deployment's certificate directory shows exactly these keys of the Secret.
-func checkSecretVolume(t *testing.T, d *appsv1.Deployment, conf *config.Configuration, keys []string, optional bool) {
+func checkSecretVolume(t *testing.T, d *appsv1.Deployment, conf *config.Configuration, dir string, keys []string, optional bool) {
 	t.Helper()
 	c := container(t, d)
-	at := slices.IndexFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == conf.Webhook.CertDir })
+	at := slices.IndexFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == dir })
 	if at < 0 {
-		t.Fatalf("%s has nothing at %s", nameOf(d), conf.Webhook.CertDir)
+		t.Fatalf("%s has nothing at %s", nameOf(d), dir)
 	}
 	in := slices.IndexFunc(d.Spec.Template.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == c.VolumeMounts[at].Name })
 	secret := d.Spec.Template.Spec.Volumes[in].Secret
@@ -658,12 +747,17 @@ func TestAdmissionScope(t *testing.T) {
 	})
 }
 
-// TestCriticalPriority keeps the webhook installable on clusters that allow the system-* priority classes only under a quota.
+// TestCriticalPriority keeps istag installable on clusters that allow the system-* priority classes only under a quota.
 func TestCriticalPriority(t *testing.T) {
+	const class = "system-cluster-critical"
 	eachOverlay(t, func(t *testing.T, set objects) {
-		class := get[*appsv1.Deployment](t, set, "istag-webhook").Spec.Template.Spec.PriorityClassName
-		if class != "system-cluster-critical" {
-			t.Errorf("the webhook has priority %q; no pod of a labelled namespace starts without it", class)
+		for name, reason := range map[string]string{
+			"istag-webhook":   "no pod of a labelled namespace starts without it",
+			"istag-apiserver": "no namespace is deleted without it",
+		} {
+			if got := get[*appsv1.Deployment](t, set, name).Spec.Template.Spec.PriorityClassName; got != class {
+				t.Errorf("%s has priority %q; %s", name, got, reason)
+			}
 		}
 		if !slices.ContainsFunc(all[*corev1.ResourceQuota](set), func(q *corev1.ResourceQuota) bool {
 			return slices.ContainsFunc(q.Spec.ScopeSelector.MatchExpressions, func(m corev1.ScopedResourceSelectorRequirement) bool {
@@ -684,14 +778,17 @@ func TestSelfManagedCertificate(t *testing.T) {
 		t.Error("the Secret must be shipped empty, and of a type that may be empty: the rotator fills it")
 	}
 	hooks := get[*admissionregistrationv1.MutatingWebhookConfiguration](t, set, conf.Certificates.MutatingWebhook)
-	if len(hooks.Webhooks[0].ClientConfig.CABundle) > 0 {
-		t.Error("a shipped CA bundle would be put back by every apply, and cut the webhook off")
+	service := get[*apiregistrationv1.APIService](t, set, conf.Certificates.APIService)
+	if len(hooks.Webhooks[0].ClientConfig.CABundle)+len(service.Spec.CABundle) > 0 {
+		t.Error("a shipped CA bundle would be put back by every apply, and cut the webhook or the API off")
 	}
-	if _, ok := hooks.Annotations[certManagerCA]; ok {
-		t.Error("cert-manager and the rotator would fight over the CA bundle")
+	for _, target := range []client.Object{hooks, service} {
+		if _, ok := target.GetAnnotations()[certManagerCA]; ok {
+			t.Errorf("%s: cert-manager and the rotator would fight over the CA bundle", nameOf(target))
+		}
 	}
 	// Optional, or the pod that fills the Secret would wait for it.
-	checkSecretVolume(t, get[*appsv1.Deployment](t, set, "istag-controller"), conf, []string{corev1.TLSCertKey}, true)
+	checkSecretVolume(t, get[*appsv1.Deployment](t, set, "istag-controller"), conf, conf.Webhook.CertDir, []string{corev1.TLSCertKey}, true)
 }
 
 func TestCertManager(t *testing.T) {
@@ -703,16 +800,20 @@ func TestCertManager(t *testing.T) {
 	}
 	hooks := get[*admissionregistrationv1.MutatingWebhookConfiguration](t, set, conf.Certificates.MutatingWebhook)
 	ns, name, _ := strings.Cut(hooks.Annotations[certManagerCA], "/")
+	if api := get[*apiregistrationv1.APIService](t, set, conf.Certificates.APIService); api.Annotations[certManagerCA] != hooks.Annotations[certManagerCA] {
+		t.Errorf("one certificate, and the API trusts the CA of %q", api.Annotations[certManagerCA])
+	}
 	leaf := get[*certmanagerv1.Certificate](t, set, name)
 	if ns != leaf.Namespace {
 		t.Errorf("the CA is injected from namespace %q", ns)
 	}
 	if leaf.Spec.SecretName != conf.Certificates.Secret {
-		t.Errorf("the certificate is written to Secret %q, the webhook serves %q", leaf.Spec.SecretName, conf.Certificates.Secret)
+		t.Errorf("the certificate is written to Secret %q, the webhook and the API serve %q", leaf.Spec.SecretName, conf.Certificates.Secret)
 	}
-	service := hooks.Webhooks[0].ClientConfig.Service
-	if host := service.Name + "." + service.Namespace + ".svc"; !slices.Contains(leaf.Spec.DNSNames, host) {
-		t.Errorf("the API server verifies %q, the certificate is for %q", host, leaf.Spec.DNSNames)
+	for _, service := range conf.Certificates.Services {
+		if host := service + "." + conf.Namespace + ".svc"; !slices.Contains(leaf.Spec.DNSNames, host) {
+			t.Errorf("the API server verifies %q, the certificate is for %q", host, leaf.Spec.DNSNames)
+		}
 	}
 	if diff := cmp.Diff([]certmanagerv1.KeyUsage{certmanagerv1.UsageServerAuth}, leaf.Spec.Usages); diff != "" {
 		t.Errorf("usages (-want, +got):\n%s", diff)

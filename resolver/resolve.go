@@ -64,6 +64,9 @@ type Decision struct {
 	PullSpec string
 	// Generation is the stream's; 0 if there is no stream.
 	Generation int64
+	// MovedBy is the user who moved the tag to what it means, empty if that is not known or the outcome
+	// is not Pinned.
+	MovedBy string
 	// Message says to the user what is wrong and what to do; empty unless the outcome is Unresolved.
 	Message string
 }
@@ -93,7 +96,7 @@ func Resolve(snapshot store.Snapshot, r Request) Decision {
 		d.Reason, d.Message = explain(stream, ref.Tag, tag, ok)
 		return d
 	}
-	d.Outcome, d.Reason, d.PullSpec = Pinned, ReasonLocalLookup, tag.Pinned
+	d.Outcome, d.Reason, d.PullSpec, d.MovedBy = Pinned, ReasonLocalLookup, tag.Pinned, tag.MovedBy
 	if r.OptIn {
 		d.Reason = ReasonOptIn
 	}
@@ -128,8 +131,8 @@ func localName(r Request) (Reference, Reason) {
 const mostNames = 10
 
 func explain(stream *store.Stream, name string, tag store.Tag, exists bool) (Reason, string) {
-	look := fmt.Sprintf("kubectl get streamrecord %s --namespace %s --output yaml", store.RecordName(stream.Name), stream.Namespace)
-	edit := fmt.Sprintf("kubectl edit streamrecord %s --namespace %s", store.RecordName(stream.Name), stream.Namespace)
+	look := fmt.Sprintf("kubectl get imagestream %s --namespace %s --output yaml", stream.Name, stream.Namespace)
+	edit := fmt.Sprintf("kubectl edit imagestream %s --namespace %s", stream.Name, stream.Namespace)
 	switch {
 	case !exists:
 		has := "it has none"

@@ -34,8 +34,10 @@ func shop() store.Snapshot {
 		{Tag: "latest", Items: pinned},
 		{Tag: "reference", Items: []imagev1.TagEvent{{DockerImageReference: "quay.io/a/b:1"}}},
 		{Tag: "failed", Conditions: []imagev1.TagEventCondition{{Type: imagev1.ImportSuccess, Status: corev1.ConditionFalse, Message: "no such image"}}},
+		{Tag: "moved", Items: pinned},
 		{Tag: "stale", Items: pinned, Conditions: []imagev1.TagEventCondition{{Type: imagev1.ImportSuccess, Status: corev1.ConditionFalse, Message: "gone"}}},
 	}
+	keycloak.Record.Origins = []storev1.TagEventOrigin{{Tag: "moved", Image: sha, Via: storev1.ViaCopy, By: &storev1.Requester{User: "alice"}}}
 	var many []imagev1.NamedTagEventList
 	for i := range 30 {
 		many = append(many, imagev1.NamedTagEventList{Tag: fmt.Sprintf("v%02d", i), Items: pinned})
@@ -51,6 +53,8 @@ func TestResolve(t *testing.T) {
 	pinned := func(reason Reason, istag string) Decision {
 		return Decision{Outcome: Pinned, Reason: reason, Istag: istag, PullSpec: "quay.io/keycloak/keycloak@" + sha, Generation: 4}
 	}
+	moved := pinned(ReasonLocalLookup, "keycloak:moved")
+	moved.MovedBy = "alice"
 	left := func(reason Reason) Decision { return Decision{Outcome: Left, Reason: reason} }
 	cases := map[string]struct {
 		reason string
@@ -62,6 +66,7 @@ func TestResolve(t *testing.T) {
 		"Pinned":      {reason: "a tag of a local stream", image: "keycloak:20.0", want: pinned(ReasonLocalLookup, "keycloak:20.0")},
 		"NoTagLatest": {reason: "no tag means latest", image: "keycloak", want: pinned(ReasonLocalLookup, "keycloak:latest")},
 		"Stale":       {reason: "the last good image stands while imports fail", image: "keycloak:stale", want: pinned(ReasonLocalLookup, "keycloak:stale")},
+		"Moved":       {reason: "a pin says who moved the tag there", image: "keycloak:moved", want: moved},
 		"Digest":      {reason: "a digest is never looked up", image: "keycloak@" + sha, want: left(ReasonDigest)},
 		"TagAndDigest": {
 			reason: "a digest is never looked up, whatever tag it has", image: "keycloak:20.0@" + sha, want: left(ReasonDigest),
@@ -103,7 +108,7 @@ func TestResolve(t *testing.T) {
 		"NoTag": {
 			reason: "a missing tag never leaks", image: "keycloak:absent",
 			want: Decision{Outcome: Unresolved, Reason: ReasonNoTag, Istag: "keycloak:absent", Generation: 4},
-			says: []string{`"keycloak"`, `"absent"`, "it has 20.0, failed, latest", "kubectl edit streamrecord keycloak --namespace shop"},
+			says: []string{`"keycloak"`, `"absent"`, "it has 20.0, failed, latest", "kubectl edit imagestream keycloak --namespace shop"},
 		},
 		"NoTags": {
 			reason: "a stream without tags says so", image: "empty",
@@ -118,12 +123,12 @@ func TestResolve(t *testing.T) {
 		"NotImported": {
 			reason: "a tag before its first import never leaks", image: "keycloak:pending",
 			want: Decision{Outcome: Unresolved, Reason: ReasonNotImported, Istag: "keycloak:pending", Generation: 4},
-			says: []string{"has no image yet", "kubectl get streamrecord keycloak --namespace shop"},
+			says: []string{"has no image yet", "kubectl get imagestream keycloak --namespace shop"},
 		},
 		"ImportFailed": {
 			reason: "a tag that could never be imported says why", image: "keycloak:failed",
 			want: Decision{Outcome: Unresolved, Reason: ReasonImportFailed, Istag: "keycloak:failed", Generation: 4},
-			says: []string{"no such image", "kubectl edit streamrecord"},
+			says: []string{"no such image", "kubectl edit imagestream"},
 		},
 		"Reference": {
 			reason: "a reference tag has no digest to pin", image: "keycloak:reference",

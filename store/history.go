@@ -6,6 +6,7 @@ import (
 
 	imagev1 "github.com/openshift/api/image/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	storev1 "istag.dev/store/v1"
 )
@@ -102,13 +103,14 @@ func statusTag(status *imagev1.ImageStreamStatus, tag string) *imagev1.NamedTagE
 // with the newest event only, as OpenShift does: an equal one is left, one that differs only by its
 // generation, or by only one of reference and image, is changed in place and keeps its time, and
 // anything else goes before it. Going back to an older image therefore makes a new event.
-// Every change clears the tag's conditions.
-func addEvent(record *storev1.StreamRecord, tag string, event imagev1.TagEvent, via storev1.TagEventVia, source string) bool {
+// Every change clears the tag's conditions. An event that only got a newer generation keeps its origin:
+// what the tag means still came from there.
+func addEvent(record *storev1.StreamRecord, tag string, event imagev1.TagEvent, origin storev1.TagEventOrigin) bool {
 	list := statusTag(&record.Status, tag)
 	if len(list.Items) == 0 {
 		list.Items = []imagev1.TagEvent{event}
 		list.Conditions = nil
-		setOrigin(record, tag, event, via, source)
+		addOrigin(record, tag, event, origin)
 		return true
 	}
 	newest := &list.Items[0]
@@ -117,96 +119,107 @@ func addEvent(record *storev1.StreamRecord, tag string, event imagev1.TagEvent, 
 	switch {
 	case sameImage && sameReference && newest.Generation == event.Generation:
 		return false
+	case sameImage && sameReference:
+		newest.Generation = event.Generation
 	case sameImage || sameReference:
 		dropOrigin(record, tag, *newest)
 		newest.DockerImageReference = event.DockerImageReference
 		newest.Image = event.Image
 		newest.Generation = event.Generation
-		event.Created = newest.Created
+		addOrigin(record, tag, *newest, origin)
 	default:
 		list.Items = slices.Insert(list.Items, 0, event)
+		addOrigin(record, tag, event, origin)
 	}
 	list.Conditions = nil
-	setOrigin(record, tag, event, via, source)
 	return true
 }
 
-func setOrigin(record *storev1.StreamRecord, tag string, event imagev1.TagEvent, via storev1.TagEventVia, source string) {
-	origin := storev1.TagEventOrigin{Tag: tag, Image: event.Image, Created: event.Created, Via: via, Source: source}
+// Origin returns where the newest event of a tag came from, or nil if that is not known.
+func Origin(record *storev1.StreamRecord, tag string) *storev1.TagEventOrigin {
+	newest := Latest(&record.Status, tag)
+	if newest == nil {
+		return nil
+	}
+	if i := originOf(record, tag, *newest); i >= 0 {
+		return &record.Record.Origins[i]
+	}
+	return nil
+}
+
+func originOf(record *storev1.StreamRecord, tag string, event imagev1.TagEvent) int {
+	return slices.IndexFunc(record.Record.Origins, func(o storev1.TagEventOrigin) bool {
+		return o.Tag == tag && isOrigin(&o, &event)
+	})
+}
+
+func isOrigin(o *storev1.TagEventOrigin, event *imagev1.TagEvent) bool {
+	return o.Image == event.Image && o.Created.Equal(&event.Created)
+}
+
+// addOrigin notes where an event came from. Origins are kept newest first.
+func addOrigin(record *storev1.StreamRecord, tag string, event imagev1.TagEvent, origin storev1.TagEventOrigin) {
+	origin.Tag, origin.Image, origin.Created = tag, event.Image, event.Created
 	record.Record.Origins = slices.Insert(record.Record.Origins, 0, origin)
 }
 
 func dropOrigin(record *storev1.StreamRecord, tag string, event imagev1.TagEvent) {
-	record.Record.Origins = slices.DeleteFunc(record.Record.Origins, func(o storev1.TagEventOrigin) bool {
-		return o.Tag == tag && o.Image == event.Image && o.Created.Equal(&event.Created)
-	})
-}
-
-// follow carries the newest events of the moved tags to the tags of the stream that follow them, and
-// gives retargeted followers what their target means. A target is settled before its followers, so a
-// chain of any length arrives in one pass, whatever the order of the tags; a loop ends where it began.
-func follow(record *storev1.StreamRecord, moved, retargeted map[string]bool) {
-	visited := map[string]bool{}
-	var settle func(name string)
-	settle = func(name string) {
-		tag := SpecTag(&record.Spec, name)
-		if tag == nil || visited[name] {
-			return
-		}
-		visited[name] = true
-		target, ok := aliasTarget(record, tag)
-		if !ok {
-			return
-		}
-		settle(target)
-		newest := Latest(&record.Status, target)
-		if newest == nil || !moved[target] && !retargeted[name] {
-			return
-		}
-		event := *newest
-		if retargeted[name] {
-			event.Generation = *tag.Generation
-		}
-		if addEvent(record, name, event, storev1.ViaAlias, target) {
-			moved[name] = true
-		}
-	}
-	for i := range record.Spec.Tags {
-		settle(record.Spec.Tags[i].Name)
+	if i := originOf(record, tag, event); i >= 0 {
+		record.Record.Origins = slices.Delete(record.Record.Origins, i, i+1)
 	}
 }
 
-// aliasTarget returns the tag that a spec tag follows: one of its own stream, named "tag" or
-// "stream:tag".
-func aliasTarget(record *storev1.StreamRecord, tag *imagev1.TagReference) (string, bool) {
-	from := tag.From
-	if from == nil || from.Kind != KindImageStreamTag {
-		return "", false
+// setFailure records why a tag has no newer image. The tag's history stays as it was, and the condition
+// keeps its time if it says nothing new.
+func setFailure(record *storev1.StreamRecord, tag, reason, message string, generation int64, now metav1.Time) {
+	if same := failedAs(record, tag, reason, message); same != nil {
+		same.Generation = max(same.Generation, generation)
+		return
 	}
-	if from.Namespace != "" && from.Namespace != record.Namespace {
-		return "", false
-	}
-	stream, target, ok := strings.Cut(from.Name, ":")
-	if !ok {
-		return from.Name, true
-	}
-	return target, stream == StreamName(record.Name)
+	setCondition(record, tag, corev1.ConditionFalse, reason, message, generation, now)
 }
 
-// collapse drops the status entries that say nothing, and the origins of events that are gone.
+// failedAs returns the condition that says that the last import of a tag failed, if it was for the
+// reason given.
+func failedAs(record *storev1.StreamRecord, tag, reason, message string) *imagev1.TagEventCondition {
+	c := ImportFailure(&record.Status, tag)
+	if c == nil || c.Reason != reason || c.Message != message {
+		return nil
+	}
+	return c
+}
+
+func setCondition(record *storev1.StreamRecord, tag string, status corev1.ConditionStatus, reason, message string, generation int64, now metav1.Time) {
+	statusTag(&record.Status, tag).Conditions = []imagev1.TagEventCondition{{
+		Type:               imagev1.ImportSuccess,
+		Status:             status,
+		LastTransitionTime: now,
+		Reason:             reason,
+		Message:            message,
+		Generation:         generation,
+	}}
+}
+
+func clearConditions(record *storev1.StreamRecord, tag string) {
+	statusTag(&record.Status, tag).Conditions = nil
+}
+
+// collapse drops the status entries that say nothing, the origins of events that are gone, and the
+// requests of tags that left spec.
 func collapse(record *storev1.StreamRecord) {
 	record.Status.Tags = slices.DeleteFunc(record.Status.Tags, func(l imagev1.NamedTagEventList) bool {
 		return len(l.Items) == 0 && len(l.Conditions) == 0
 	})
+	events := make(map[string][]imagev1.TagEvent, len(record.Status.Tags))
+	for _, list := range record.Status.Tags {
+		events[list.Tag] = list.Items
+	}
 	record.Record.Origins = slices.DeleteFunc(record.Record.Origins, func(o storev1.TagEventOrigin) bool {
-		for i := range record.Status.Tags {
-			if record.Status.Tags[i].Tag != o.Tag {
-				continue
-			}
-			return !slices.ContainsFunc(record.Status.Tags[i].Items, func(e imagev1.TagEvent) bool {
-				return e.Image == o.Image && e.Created.Equal(&o.Created)
-			})
-		}
-		return true
+		return !slices.ContainsFunc(events[o.Tag], func(e imagev1.TagEvent) bool { return isOrigin(&o, &e) })
 	})
+	names := make(map[string]bool, len(record.Spec.Tags))
+	for i := range record.Spec.Tags {
+		names[record.Spec.Tags[i].Name] = true
+	}
+	record.Record.Requests = slices.DeleteFunc(record.Record.Requests, func(r storev1.TagRequest) bool { return !names[r.Tag] })
 }

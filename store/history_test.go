@@ -84,7 +84,7 @@ func TestAddEvent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := recordOf("s")
 			r.Status.Tags = []imagev1.NamedTagEventList{{Tag: "t", Items: []imagev1.TagEvent{old}, Conditions: []imagev1.TagEventCondition{{Type: imagev1.ImportSuccess}}}}
-			changed := addEvent(r, "t", tc.event, storev1.ViaImport, "r/a:1")
+			changed := addEvent(r, "t", tc.event, storev1.TagEventOrigin{Via: storev1.ViaImport, Source: "r/a:1"})
 			if changed != tc.changed {
 				t.Errorf("%s: changed = %v", tc.reason, changed)
 			}
@@ -101,7 +101,7 @@ func TestAddEvent(t *testing.T) {
 func TestAddEventRepeatsAnOlderImage(t *testing.T) {
 	r := recordOf("s")
 	for i, image := range []string{digestA, digestB, digestA} {
-		addEvent(r, "t", event("r/a@"+image, image, int64(i+1), metav1.NewTime(t0.Add(time.Duration(i)*time.Hour))), storev1.ViaImport, "r/a:1")
+		addEvent(r, "t", event("r/a@"+image, image, int64(i+1), metav1.NewTime(t0.Add(time.Duration(i)*time.Hour))), storev1.TagEventOrigin{Via: storev1.ViaImport})
 	}
 	var got []string
 	for _, e := range r.Status.Tags[0].Items {

@@ -6,8 +6,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unique"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	imagev1 "github.com/openshift/api/image/v1"
 
 	storev1 "istag.dev/store/v1"
 )
@@ -35,6 +37,8 @@ type Tag struct {
 	Reference bool
 	// Failure is the message of the last import if it failed, else empty.
 	Failure string
+	// MovedBy is the user who asked for what the tag means, empty if that is not known.
+	MovedBy string
 }
 
 // NewStream makes the index's form of a record.
@@ -58,7 +62,31 @@ func NewStream(record *storev1.StreamRecord) *Stream {
 	for _, name := range names {
 		s.tags = append(s.tags, newTag(record, name))
 	}
+	s.addMovers(record)
 	return s
+}
+
+// addMovers says of each tag who moved it. It reads the origins once, newest first: there is one for
+// every event of every tag.
+func (s *Stream) addMovers(record *storev1.StreamRecord) {
+	newest := make(map[string]*imagev1.TagEvent, len(record.Status.Tags))
+	for i := range record.Status.Tags {
+		if list := &record.Status.Tags[i]; len(list.Items) > 0 {
+			newest[list.Tag] = &list.Items[0]
+		}
+	}
+	for i := range record.Record.Origins {
+		o := &record.Record.Origins[i]
+		event := newest[o.Tag]
+		if event == nil || event.Image != o.Image || !event.Created.Equal(&o.Created) {
+			continue
+		}
+		delete(newest, o.Tag)
+		if at, ok := s.find(o.Tag); ok && o.By != nil {
+			// Few users move many tags, so they share the text of their names.
+			s.tags[at].MovedBy = unique.Make(o.By.User).Value()
+		}
+	}
 }
 
 func newTag(record *storev1.StreamRecord, name string) Tag {
@@ -92,11 +120,15 @@ func (s *Stream) TagNames() []string {
 
 // Tag returns one tag of the stream; ok is false if the stream has no such tag, in spec or status.
 func (s *Stream) Tag(name string) (tag Tag, ok bool) {
-	i, ok := slices.BinarySearchFunc(s.tags, name, func(t Tag, name string) int { return strings.Compare(t.Name, name) })
+	i, ok := s.find(name)
 	if !ok {
 		return Tag{}, false
 	}
 	return s.tags[i], true
+}
+
+func (s *Stream) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(s.tags, name, func(t Tag, name string) int { return strings.Compare(t.Name, name) })
 }
 
 // Snapshot is the index at one moment. It never changes; the zero value is empty.

@@ -4,10 +4,14 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	imagev1 "github.com/openshift/api/image/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	storev1 "istag.dev/store/v1"
 )
 
 func TestNewStream(t *testing.T) {
@@ -42,6 +46,39 @@ func TestNewStream(t *testing.T) {
 	}
 	if _, ok := s.Tag("absent"); ok {
 		t.Error("an absent tag is not found")
+	}
+}
+
+func TestStreamSaysWhoMovedATag(t *testing.T) {
+	by := func(user string) *storev1.Requester { return &storev1.Requester{User: user, Verb: "update"} }
+	later := metav1.NewTime(t0.Add(time.Hour))
+	origin := func(tag, image string, at metav1.Time, by *storev1.Requester) storev1.TagEventOrigin {
+		return storev1.TagEventOrigin{Tag: tag, Image: image, Created: at, Via: storev1.ViaCopy, By: by}
+	}
+	r := recordOf("a")
+	for _, tag := range []string{"back", "moved", "unknown", "unnamed"} {
+		r.Status.Tags = append(r.Status.Tags, imagev1.NamedTagEventList{Tag: tag, Items: []imagev1.TagEvent{
+			event("quay.io/a/b@"+digestA, digestA, 2, later), event("quay.io/a/b@"+digestB, digestB, 1, t0),
+		}})
+	}
+	r.Record.Origins = []storev1.TagEventOrigin{
+		origin("moved", digestA, later, by("bob")), origin("moved", digestB, t0, by("alice")),
+		origin("back", digestA, t0, by("alice")), origin("back", digestA, later, by("carol")),
+		origin("unknown", digestB, t0, by("alice")),
+		origin("unnamed", digestA, later, nil),
+		origin("gone", digestA, later, by("bob")),
+	}
+	cases := map[string]struct{ reason, want string }{
+		"moved":   {"who made the newest event counts, not who made an older one", "bob"},
+		"back":    {"an event is known by its time too, so that who moved a tag back to an image is told from who first did", "carol"},
+		"unknown": {"what is not known of the newest event is not guessed from an older one", ""},
+		"unnamed": {"an event that nobody asked for names nobody", ""},
+	}
+	s := NewStream(r)
+	for name, tc := range cases {
+		if tag, ok := s.Tag(name); !ok || tag.MovedBy != tc.want {
+			t.Errorf("%s: tag %q was moved by %q, want %q", tc.reason, name, tag.MovedBy, tc.want)
+		}
 	}
 }
 

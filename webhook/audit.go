@@ -41,6 +41,9 @@ type AuditRecord struct {
 	PullSpec string `json:"pullSpec,omitempty"`
 	// StreamGeneration is the stream's generation; absent if there is no stream.
 	StreamGeneration int64 `json:"streamGeneration,omitzero"`
+	// MovedBy is the user who moved the tag to that image; absent if that is not known, or unless the
+	// decision is "pinned".
+	MovedBy string `json:"movedBy,omitempty"`
 	// Decision is "pinned", "left" or "denied".
 	Decision string `json:"decision"`
 	// Reason is the resolver's.

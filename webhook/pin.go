@@ -176,6 +176,7 @@ func (r *review) add(image image, d resolver.Decision) {
 		Istag:            d.Istag,
 		PullSpec:         d.PullSpec,
 		StreamGeneration: d.Generation,
+		MovedBy:          d.MovedBy,
 		Decision:         decision,
 		Reason:           d.Reason,
 		DurationMicros:   time.Since(r.start).Microseconds(),

@@ -30,13 +30,14 @@ const (
 	pulled = "quay.io/keycloak/keycloak@" + digest
 )
 
-// stream is one of namespace "shop" whose tag "1" has an image and whose tag "pending" has none.
+// stream is one of namespace "shop" whose tag "1" has an image, which bob chose, and whose tag "pending" has none.
 func stream(name string, local bool) *storev1.StreamRecord {
 	r := &storev1.StreamRecord{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}}
 	r.Spec.LookupPolicy.Local = local
 	r.Spec.Tags = []imagev1.TagReference{{Name: "pending"}}
 	r.Record.Generation = 4
 	r.Status.Tags = []imagev1.NamedTagEventList{{Tag: "1", Items: []imagev1.TagEvent{{DockerImageReference: pulled, Image: digest}}}}
+	r.Record.Origins = []storev1.TagEventOrigin{{Tag: "1", Image: digest, Via: storev1.ViaCopy, By: &storev1.Requester{User: "bob"}}}
 	return r
 }
 
@@ -309,7 +310,7 @@ func TestHandleRecords(t *testing.T) {
 	}
 	base := AuditRecord{UID: "u1", User: "alice", Namespace: "shop", Kind: "Deployment.apps", Name: "web", Operation: "CREATE", DryRun: true}
 	a, b, c := base, base, base
-	a.Container, a.Written, a.Istag, a.PullSpec, a.StreamGeneration, a.Decision, a.Reason = "a", "keycloak:1", "keycloak:1", pulled, 4, "pinned", resolver.ReasonLocalLookup
+	a.Container, a.Written, a.Istag, a.PullSpec, a.StreamGeneration, a.MovedBy, a.Decision, a.Reason = "a", "keycloak:1", "keycloak:1", pulled, 4, "bob", "pinned", resolver.ReasonLocalLookup
 	b.Container, b.Written, b.Istag, b.StreamGeneration, b.Decision, b.Reason = "b", "keycloak:2", "keycloak:2", 4, "denied", resolver.ReasonNoTag
 	c.Container, c.Written, c.Decision, c.Reason = "c", "x/y:1", "left", resolver.ReasonNotLocalName
 	if diff := cmp.Diff([]AuditRecord{a, b, c}, got); diff != "" {

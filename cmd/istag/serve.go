@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,9 +31,12 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 
+	"istag.dev/apiserver"
 	"istag.dev/certs"
 	"istag.dev/config"
+	"istag.dev/resolver/follower"
 	"istag.dev/resolver/importer"
+	"istag.dev/resolver/pruner"
 	"istag.dev/resolver/upstream"
 	"istag.dev/store"
 	storev1 "istag.dev/store/v1"
@@ -41,15 +45,16 @@ import (
 )
 
 // roles are what one process can be, in the order in which they are set up.
-var roles = []string{roleWebhook, roleController}
+var roles = []string{roleWebhook, roleAPIServer, roleController}
 
 const (
 	roleWebhook    = "webhook"
+	roleAPIServer  = "apiserver"
 	roleController = "controller"
 
 	leaderElectionID = "istag-controller"
-	// shutdownTimeout leaves a review that is under way its whole deadline.
-	shutdownTimeout = 15 * time.Second
+	// shutdownTimeout leaves the slowest request that is under way, an import, its whole deadline.
+	shutdownTimeout = 40 * time.Second
 )
 
 func newServeCommand() *cobra.Command {
@@ -63,9 +68,10 @@ func newServeCommand() *cobra.Command {
 		Long: `Run one role of istag:
 
   webhook      answers the API server's admission requests
-  controller   imports tags, rolls workloads out and keeps the webhook's certificate
+  apiserver    serves image.openshift.io/v1, the API of image streams
+  controller   imports tags, rolls workloads out and keeps the certificate of the other two
 
-With --all both run in one process, which also keeps the certificate's files, as a kubelet
+With --all they run in one process, which also keeps the certificate's files, as a kubelet
 would: this is meant for development.`,
 		ValidArgs: roles,
 		Args:      cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs),
@@ -106,12 +112,19 @@ func serve(ctx context.Context, c *config.Configuration, kubeconfig string, run 
 	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("ping", healthz.Ping)); err != nil {
 		return err
 	}
+	registries, err := upstream.New(upstream.Options{Registries: c.Registries, Platform: c.Imports.Platform, UserAgent: "istag/" + version})
+	if err != nil {
+		return err
+	}
+	add := map[string]func() error{
+		roleWebhook:    func() error { return addWebhook(mgr, c) },
+		roleController: func() error { return addController(mgr, c, registries) },
+		roleAPIServer: func() error {
+			return mgr.Add(&apiserver.Server{Cluster: mgr.GetConfig(), Kubeconfig: kubeconfigFile(kubeconfig), Config: c, Upstream: registries})
+		},
+	}
 	for _, role := range run {
-		add := addWebhook
-		if role == roleController {
-			add = addController
-		}
-		if err := add(mgr, c); err != nil {
+		if err := add[role](); err != nil {
 			return fmt.Errorf("setting up role %s: %w", role, err)
 		}
 	}
@@ -128,6 +141,14 @@ func clusterConfig(kubeconfig string) (*rest.Config, error) {
 		return clientcmd.BuildConfigFromFlags("", kubeconfig)
 	}
 	return ctrl.GetConfig()
+}
+
+// kubeconfigFile returns the file that clusterConfig reads, empty in a pod.
+func kubeconfigFile(given string) string {
+	if _, err := rest.InClusterConfig(); err == nil && given == "" && os.Getenv("KUBECONFIG") == "" {
+		return ""
+	}
+	return cmp.Or(given, os.Getenv("KUBECONFIG"), clientcmd.RecommendedHomeFile)
 }
 
 func newManager(cluster *rest.Config, c *config.Configuration, elect bool) (manager.Manager, error) {
@@ -204,32 +225,32 @@ func addWebhook(mgr manager.Manager, c *config.Configuration) error {
 	)
 }
 
-// addController adds imports, rollouts and, if istag manages it, the webhook's certificate.
-func addController(mgr manager.Manager, c *config.Configuration) error {
+// addController adds imports, tags that follow others, the bound of histories, rollouts and, if istag
+// manages it, the certificate.
+func addController(mgr manager.Manager, c *config.Configuration, registries *upstream.Client) error {
 	if c.Certificates.Mode == config.SelfManaged {
 		if _, err := certs.AddRotator(mgr, certs.Options{
 			Namespace:       c.Namespace,
 			Secret:          c.Certificates.Secret,
-			Service:         c.Certificates.Service,
+			Services:        c.Certificates.Services,
 			MutatingWebhook: c.Certificates.MutatingWebhook,
+			APIService:      c.Certificates.APIService,
 			CertDir:         c.Webhook.CertDir,
 			ExtraDNSNames:   c.Certificates.ExtraNames,
 		}); err != nil {
 			return err
 		}
 	}
-	registries, err := upstream.New(upstream.Options{Registries: c.Registries, Platform: c.Imports.Platform, UserAgent: "istag/" + version})
-	if err != nil {
-		return err
-	}
-	if err := importer.Add(mgr, importer.Options{
-		Upstream: registries,
-		Workers:  c.Imports.Workers,
-		Timeout:  c.Imports.Timeout.Duration,
-	}); err != nil {
-		return err
-	}
-	return trigger.Add(mgr, trigger.Options{})
+	return errors.Join(
+		importer.Add(mgr, importer.Options{
+			Upstream: registries,
+			Workers:  c.Imports.Workers,
+			Timeout:  c.Imports.Timeout.Duration,
+		}),
+		follower.Add(mgr, follower.Options{}),
+		pruner.Add(mgr, pruner.Options{Limit: c.Streams.HistoryLimit}),
+		trigger.Add(mgr, trigger.Options{}),
+	)
 }
 
 // addMount keeps the certificate's files where no kubelet does.
@@ -238,11 +259,18 @@ func addMount(mgr manager.Manager, c *config.Configuration) error {
 	if err != nil {
 		return err
 	}
-	return mgr.Add(&certs.Mount{
-		Client: secrets,
-		Secret: types.NamespacedName{Namespace: c.Namespace, Name: c.Certificates.Secret},
-		Dir:    c.Webhook.CertDir,
-	})
+	dirs := []string{c.Webhook.CertDir, c.APIServer.CertDir}
+	slices.Sort(dirs)
+	for _, dir := range slices.Compact(dirs) {
+		if err := mgr.Add(&certs.Mount{
+			Client: secrets,
+			Secret: types.NamespacedName{Namespace: c.Namespace, Name: c.Certificates.Secret},
+			Dir:    dir,
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // everyReplica is a Runnable that does not wait to be elected.

@@ -177,8 +177,7 @@ func inHistory(record *storev1.StreamRecord, found upstream.Descriptor) bool {
 }
 
 // apply puts answers on a record, by the rules of its history, and reports whether it changed. An
-// answer to a question that a tag no longer asks is dropped; the tag is pending then. Accept must
-// have seen the record's spec.
+// answer to a question that a tag no longer asks is dropped; the tag is pending then.
 func apply(record *storev1.StreamRecord, answers []answer, now metav1.Time) bool {
 	changed := false
 	for _, a := range answers {

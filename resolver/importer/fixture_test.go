@@ -118,6 +118,11 @@ type fixture struct {
 
 func newFixture(t *testing.T, objects ...client.Object) *fixture {
 	t.Helper()
+	for _, o := range objects {
+		if record, ok := o.(*storev1.StreamRecord); ok {
+			accept(t, record, nil)
+		}
+	}
 	scheme := runtime.NewScheme()
 	if err := storev1.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
@@ -195,11 +200,23 @@ func (f *fixture) get(name string) *storev1.StreamRecord {
 	return &record
 }
 
+// accept takes a spec in as the API server does.
+func accept(t *testing.T, record *storev1.StreamRecord, old *imagev1.ImageStreamSpec) {
+	t.Helper()
+	none := func(string, string) (*storev1.StreamRecord, error) { return nil, nil }
+	c := store.Change{By: storev1.Requester{User: "alice"}, Source: none, Now: metav1.Unix(0, 0)}
+	if errs, err := store.Accept(record, old, c); err != nil || len(errs) > 0 {
+		t.Fatalf("accepting the spec of %q: %v, %v", record.Name, errs, err)
+	}
+}
+
 // edit changes a record as a user would.
 func (f *fixture) edit(name string, change func(*storev1.StreamRecord)) {
 	f.t.Helper()
 	record := f.get(name)
+	old := record.Spec.DeepCopy()
 	change(record)
+	accept(f.t, record, old)
 	if err := f.api.Update(f.t.Context(), record); err != nil {
 		f.t.Fatal(err)
 	}

@@ -13,7 +13,6 @@ import (
 	imagev1 "github.com/openshift/api/image/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
@@ -24,7 +23,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"istag.dev/resolver/upstream"
-	"istag.dev/store"
 	storev1 "istag.dev/store/v1"
 )
 
@@ -106,19 +104,13 @@ func New(c client.Client, live client.Reader, recorder events.EventRecorder, o O
 	return r
 }
 
-// Reconcile accepts what users changed in a stream's spec, asks registries for every tag that is to
-// be imported now, and records what they said.
-//
-// Accepting is written before registries are asked. Users then see generations, aliases, copies and
-// references at once, however slow a registry is, and the second write, with the results, is made
-// against a spec that is known to have been seen. It costs one write more for each change of spec, and
-// none for a stream that did not change.
+// Reconcile asks registries for every tag that is to be imported now, and records what they said.
 func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var record storev1.StreamRecord
 	if err := r.client.Get(ctx, req.NamespacedName, &record); err != nil {
 		return r.gone(req, err)
 	}
-	if !unaccepted(&record) && len(r.plan(req, &record)) == 0 {
+	if len(r.plan(req, &record)) == 0 {
 		return r.next(req, &record), nil
 	}
 	record = storev1.StreamRecord{}
@@ -127,16 +119,6 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	if !record.DeletionTimestamp.IsZero() {
 		return reconcile.Result{}, nil
-	}
-	before := record.DeepCopy()
-	changed, err := store.Accept(&record, r.sources(ctx, record.Namespace), r.now())
-	if err != nil {
-		return reconcile.Result{}, fmt.Errorf("accepting the spec of stream record %q: %w", req, err)
-	}
-	if changed {
-		if err := r.write(ctx, before, &record); err != nil {
-			return r.refused(req, err)
-		}
 	}
 	questions := r.plan(req, &record)
 	if len(questions) == 0 {
@@ -204,14 +186,10 @@ func (r *Reconciler) refused(req reconcile.Request, err error) (reconcile.Result
 func (r *Reconciler) record(ctx context.Context, req reconcile.Request, record *storev1.StreamRecord, answers []answer) error {
 	for attempt := 1; ; attempt++ {
 		before := record.DeepCopy()
-		accepted, err := store.Accept(record, r.sources(ctx, record.Namespace), r.now())
-		if err != nil {
-			return err
-		}
-		if !apply(record, answers, r.now()) && !accepted {
+		if !apply(record, answers, r.now()) {
 			return nil
 		}
-		err = r.write(ctx, before, record)
+		err := r.write(ctx, before, record)
 		if attempt == writeAttempts || !apierrors.IsConflict(err) {
 			return err
 		}
@@ -232,26 +210,6 @@ func (r *Reconciler) write(ctx context.Context, before, after *storev1.StreamRec
 		n.send(ctx, r.recorder, after)
 	}
 	return nil
-}
-
-// sources reads the streams that tags copy from, live: a stream that the cache does not have yet
-// would fail the tag for good.
-func (r *Reconciler) sources(ctx context.Context, namespace string) store.Source {
-	return func(stream string) (*storev1.StreamRecord, error) {
-		name := store.RecordName(stream)
-		if len(validation.IsDNS1123Subdomain(name)) > 0 {
-			return nil, nil // So a Source says that there is no such stream.
-		}
-		var record storev1.StreamRecord
-		err := r.live.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &record)
-		switch {
-		case apierrors.IsNotFound(err):
-			return nil, nil // So a Source says that there is no such stream.
-		case err != nil:
-			return nil, fmt.Errorf("reading stream %q: %w", stream, err)
-		}
-		return &record, nil
-	}
 }
 
 // now has the precision that the API keeps, so that a time compares equal after it was stored.

@@ -1,7 +1,6 @@
 package importer
 
 import (
-	"k8s.io/apimachinery/pkg/api/equality"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
@@ -30,7 +29,7 @@ func wants(object any) bool {
 	if !ok || !record.DeletionTimestamp.IsZero() {
 		return false
 	}
-	if unaccepted(record) || len(failing(record)) > 0 {
+	if len(failing(record)) > 0 {
 		return true
 	}
 	for i := range record.Spec.Tags {
@@ -39,11 +38,6 @@ func wants(object any) bool {
 		}
 	}
 	return false
-}
-
-// unaccepted reports whether the history rules have yet to see a record's spec.
-func unaccepted(record *storev1.StreamRecord) bool {
-	return record.Record.ObservedSpec == nil || !equality.Semantic.DeepEqual(*record.Record.ObservedSpec, record.Spec)
 }
 
 // failing returns the tags whose last import failed and may succeed another time.

@@ -54,7 +54,11 @@ func admissions(ctx context.Context, env *harness.Env, out io.Writer) error {
 		return err
 	}
 	note("filling the store with %d streams of %d tags", streamCount, tagCount)
-	if err := fill(ctx, env.Client()); err != nil {
+	itself, err := env.Store()
+	if err != nil {
+		return err
+	}
+	if err := fill(ctx, itself.Client()); err != nil {
 		return err
 	}
 	full, err := residentAfterLoad(ctx, env, ours)
@@ -207,9 +211,14 @@ func residentAfterLoad(ctx context.Context, env *harness.Env, t *target) (float6
 	if err := t.closedLoop(ctx, 8, 3*time.Second, false); err != nil {
 		return 0, err
 	}
-	pid, ok := env.Processes()[webhookProcess]
+	return resident(env, webhookProcess)
+}
+
+// resident returns a process's resident memory in bytes.
+func resident(env *harness.Env, process string) (float64, error) {
+	pid, ok := env.Processes()[process]
 	if !ok {
-		return 0, errors.New("the webhook does not run")
+		return 0, fmt.Errorf("%q does not run", process)
 	}
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {

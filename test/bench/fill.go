@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"time"
 
 	imagev1 "github.com/openshift/api/image/v1"
 	"golang.org/x/sync/errgroup"
@@ -30,7 +32,7 @@ func streamAt(i int) stream {
 	return stream{fmt.Sprintf("bench-%02d", i%namespaceCount), fmt.Sprintf("stream-%05d", i)}
 }
 
-// fill creates streamCount streams of tagCount imported tags each.
+// fill creates streamCount streams of tagCount imported tags each. The client is istag's own.
 func fill(ctx context.Context, c client.Client) error {
 	for i := range namespaceCount {
 		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: streamAt(i).namespace}}
@@ -42,42 +44,50 @@ func fill(ctx context.Context, c client.Client) error {
 	group.SetLimit(fillers)
 	for i := range streamCount {
 		group.Go(func() error {
-			s := streamAt(i)
-			record := newRecord(s)
+			var tags []string
 			for j := range tagCount {
-				record.Spec.Tags = append(record.Spec.Tags, follows(fmt.Sprintf("t%d", j), fmt.Sprintf("quay.io/%s/%s:t%d", s.namespace, s.name, j)))
+				tags = append(tags, fmt.Sprintf("t%d", j))
 			}
-			if err := importAll(record, 0); err != nil {
+			record, err := newRecord(streamAt(i), tags...)
+			if err != nil {
 				return err
 			}
+			importAll(record, 0)
 			return c.Create(ctx, record)
 		})
 	}
 	return group.Wait()
 }
 
-func newRecord(s stream) *storev1.StreamRecord {
+// newRecord makes a stream whose tags follow tags of the same names upstream and are still to be imported.
+func newRecord(s stream, tags ...string) (*storev1.StreamRecord, error) {
 	record := &storev1.StreamRecord{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: store.RecordName(s.name)}}
 	record.Spec.LookupPolicy.Local = true
-	return record
-}
-
-func follows(tag, pullSpec string) imagev1.TagReference {
-	return imagev1.TagReference{Name: tag, From: &corev1.ObjectReference{Kind: store.KindDockerImage, Name: pullSpec}}
+	for _, tag := range tags {
+		from := &corev1.ObjectReference{Kind: store.KindDockerImage, Name: repository(record) + ":" + tag}
+		record.Spec.Tags = append(record.Spec.Tags, imagev1.TagReference{Name: tag, From: from})
+	}
+	wrong, err := store.Accept(record, nil, store.Change{
+		By:     storev1.Requester{User: "bench", Verb: "create", Resource: "imagestreams"},
+		Source: func(string, string) (*storev1.StreamRecord, error) { return nil, nil },
+		Now:    now(),
+	})
+	return record, errors.Join(err, wrong.ToAggregate())
 }
 
 // importAll makes every tag of a record mean an image, another one for every version, by the same rules
 // as an import.
-func importAll(record *storev1.StreamRecord, version int) error {
-	none := func(string) (*storev1.StreamRecord, error) { return nil, nil }
-	if _, err := store.Accept(record, none, metav1.Now()); err != nil {
-		return err
-	}
+func importAll(record *storev1.StreamRecord, version int) {
 	for i := range record.Spec.Tags {
 		tag := record.Spec.Tags[i].Name
 		digest := fmt.Sprintf("sha256:%x", sha256.Sum256(fmt.Appendf(nil, "%s/%s:%s %d", record.Namespace, record.Name, tag, version)))
-		repository := fmt.Sprintf("quay.io/%s/%s", record.Namespace, record.Name)
-		store.RecordImport(record, tag, store.Import{Reference: repository + "@" + digest, Image: digest}, metav1.Now())
+		store.RecordImport(record, tag, store.Import{Reference: repository(record) + "@" + digest, Image: digest}, now())
 	}
-	return nil
 }
+
+func repository(record *storev1.StreamRecord) string {
+	return fmt.Sprintf("quay.io/%s/%s", record.Namespace, record.Name)
+}
+
+// now is the time in the precision that the API keeps.
+func now() metav1.Time { return metav1.NewTime(time.Now().Truncate(time.Second)) }

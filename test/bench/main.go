@@ -1,5 +1,9 @@
 // Command bench prints istag's figures, as lines of "name: value unit". Every ratio is taken within
 // one run on one machine: ours over the reference that its name states.
+//
+//	bench [triggers] [api] [admissions]
+//
+// runs those that are named, all without a name.
 package main
 
 import (
@@ -11,13 +15,19 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"istag.dev/test/harness"
 )
 
 func main() {
+	// The libraries' own lines are no part of what we have to say.
+	log.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
@@ -30,8 +40,9 @@ func run(ctx context.Context, args []string) error {
 	if len(args) == 3 && args[0] == noopCommand {
 		return serveNoop(ctx, args[1], args[2])
 	}
-	if len(args) != 0 {
-		return fmt.Errorf("it takes no arguments, got %q", args)
+	chosen, err := choose(args)
+	if err != nil {
+		return err
 	}
 	dir, err := os.MkdirTemp("", "istag-bench-")
 	if err != nil {
@@ -42,19 +53,47 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := measure(ctx, env, os.Stdout); err != nil {
+	if err := measure(ctx, env, chosen, os.Stdout); err != nil {
 		_ = env.Stop() // the first error says more
 		return err
 	}
 	return env.Stop()
 }
 
-// measure runs every benchmark, the ones that need a full index last.
-func measure(ctx context.Context, env *harness.Env, out io.Writer) error {
+// benchmark is one of those that there are.
+type benchmark struct {
+	name string
+	run  func(context.Context, *harness.Env, io.Writer) error
+}
+
+// benchmarks are all, the ones that need a full index last.
+var benchmarks = []benchmark{{"triggers", triggers}, {"api", api}, {"admissions", admissions}}
+
+// choose returns the benchmarks of the names given, all without any.
+func choose(wanted []string) ([]benchmark, error) {
+	if len(wanted) == 0 {
+		return benchmarks, nil
+	}
+	var chosen []benchmark
+	for _, b := range benchmarks {
+		if slices.Contains(wanted, b.name) {
+			chosen = append(chosen, b)
+		}
+	}
+	for _, name := range wanted {
+		if !slices.ContainsFunc(benchmarks, func(b benchmark) bool { return b.name == name }) {
+			return nil, fmt.Errorf("there is no benchmark %q: there are triggers, api and admissions", name)
+		}
+	}
+	return chosen, nil
+}
+
+// measure runs benchmarks.
+func measure(ctx context.Context, env *harness.Env, chosen []benchmark, out io.Writer) error {
 	fmt.Fprintf(out, "# %s\n# commit %s\n", machine(), commit(ctx))
-	for _, benchmark := range []func(context.Context, *harness.Env, io.Writer) error{triggers, admissions} {
-		if err := benchmark(ctx, env, out); err != nil {
-			return err
+	for _, b := range chosen {
+		if err := b.run(ctx, env, out); err != nil {
+			return fmt.Errorf("%s: %w", b.name, err)
 		}
 	}
 	return nil

@@ -8,8 +8,6 @@ import (
 	"os/exec"
 	"strconv"
 
-	"github.com/go-logr/logr"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 	ctrlwebhook "sigs.k8s.io/controller-runtime/pkg/webhook"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
@@ -21,7 +19,6 @@ const noopCommand = "noop"
 
 // serveNoop is the reference: controller-runtime's webhook server with a handler that allows everything.
 func serveNoop(ctx context.Context, address, certDir string) error {
-	log.SetLogger(logr.Discard())
 	host, text, err := net.SplitHostPort(address)
 	if err != nil {
 		return err

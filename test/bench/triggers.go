@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -25,16 +26,20 @@ const moves = 100
 // patched, as a watcher of the workload sees it.
 func triggers(ctx context.Context, env *harness.Env, out io.Writer) error {
 	note("moving a tag %d times", moves)
-	c := env.Client()
+	itself, err := env.Store()
+	if err != nil {
+		return err
+	}
+	c := itself.Client()
 	s := stream{"bench-triggers", "app"}
 	if err := c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.namespace}}); err != nil {
 		return err
 	}
-	record := newRecord(s)
-	record.Spec.Tags = append(record.Spec.Tags, follows("live", "quay.io/bench/app:live"))
-	if err := importAll(record, 0); err != nil {
+	record, err := newRecord(s, "live")
+	if err != nil {
 		return err
 	}
+	importAll(record, 0)
 	if err := c.Create(ctx, record); err != nil {
 		return err
 	}
@@ -51,13 +56,7 @@ func triggers(ctx context.Context, env *harness.Env, out io.Writer) error {
 	}
 	var took []time.Duration
 	for version := range moves {
-		if err := c.Get(ctx, client.ObjectKeyFromObject(record), record); err != nil {
-			return err
-		}
-		if err := importAll(record, version+1); err != nil {
-			return err
-		}
-		if err := c.Update(ctx, record); err != nil {
+		if err := move(ctx, c, record, version+1); err != nil {
 			return err
 		}
 		written := time.Now()
@@ -70,6 +69,17 @@ func triggers(ctx context.Context, env *harness.Env, out io.Writer) error {
 		figure(out, fmt.Sprintf("trigger_first_patch_p%.0f_ms", p), percentile(took, p).Seconds()*1000, "ms")
 	}
 	return nil
+}
+
+// move makes the tags of a stored record mean other images. Histories are trimmed meanwhile.
+func move(ctx context.Context, c client.Client, record *storev1.StreamRecord, version int) error {
+	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		if err := c.Get(ctx, client.ObjectKeyFromObject(record), record); err != nil {
+			return err
+		}
+		importAll(record, version)
+		return c.Update(ctx, record)
+	})
 }
 
 // follower makes a Deployment without pods whose container follows the stream's tag.

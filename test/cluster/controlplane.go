@@ -82,8 +82,7 @@ func (c *cluster) startAPIServer() error {
 		"--service-account-signing-key-file="+c.pki.serviceAccountKey,
 		"--authorization-mode=RBAC",
 		"--allow-privileged=true",
-		// Aggregated APIs, reached at their endpoints: there is no kube-proxy.
-		"--enable-aggregator-routing=true",
+		// Aggregated APIs. Their Services are of type ExternalName, which --enable-aggregator-routing would refuse.
 		"--proxy-client-cert-file="+c.pki.frontProxy.certFile, "--proxy-client-key-file="+c.pki.frontProxy.keyFile,
 		"--requestheader-client-ca-file="+c.pki.frontProxyCA.certFile,
 		"--requestheader-allowed-names=front-proxy-client",

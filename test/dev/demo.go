@@ -62,13 +62,18 @@ func (p *play) show(text string) {
 	}
 }
 
-// kubectl runs kubectl with its arguments quoted as a shell would want them.
-func (p *play) kubectl(ctx context.Context, args ...string) harness.Result {
-	quoted := make([]string, len(args))
-	for i, arg := range args {
-		quoted[i] = quote(arg)
+// commandLine is a call of kubectl with its arguments quoted as a shell would want them.
+func commandLine(args []string) string {
+	words := []string{"kubectl"}
+	for _, arg := range args {
+		words = append(words, quote(arg))
 	}
-	p.show("$ kubectl " + strings.Join(quoted, " "))
+	return strings.Join(words, " ")
+}
+
+// kubectl runs kubectl.
+func (p *play) kubectl(ctx context.Context, args ...string) harness.Result {
+	p.show("$ " + commandLine(args))
 	result := p.env.Kubectl(ctx, args...)
 	p.show(result.Stdout + result.Stderr)
 	return result
@@ -90,10 +95,16 @@ func succeeds(args ...string) action {
 }
 
 // applied shows a manifest and applies it.
-func applied(manifest string) action {
+func applied(manifest string) action { return sent(manifest, "apply") }
+
+// created shows a manifest and creates it.
+func created(manifest string, flags ...string) action { return sent(manifest, "create", flags...) }
+
+func sent(manifest, verb string, flags ...string) action {
 	return func(ctx context.Context, p *play) error {
-		p.show("$ kubectl apply -f - <<EOF\n" + strings.TrimSpace(manifest) + "\nEOF")
-		result := p.env.KubectlStdin(ctx, manifest, "apply", "-f", "-")
+		args := append([]string{verb, "-f", "-"}, flags...)
+		p.show("$ " + commandLine(args) + " <<EOF\n" + strings.TrimSpace(manifest) + "\nEOF")
+		result := p.env.KubectlStdin(ctx, manifest, args...)
 		p.show(result.Stdout + result.Stderr)
 		return result.Err()
 	}
@@ -149,15 +160,12 @@ func pinned(tag string) func(context.Context, *play) (string, error) {
 	}
 }
 
-// waits runs kubectl until a field of an object is what the registry serves under a tag.
-func waits(object, path, tag string, digestOnly bool) action {
+// waits runs kubectl until a field of an object is the pull spec of what the registry serves under a tag.
+func waits(object, path, tag string) action {
 	return func(ctx context.Context, p *play) error {
 		want, err := pinned(tag)(ctx, p)
 		if err != nil {
 			return err
-		}
-		if digestOnly {
-			_, want, _ = strings.Cut(want, "@")
 		}
 		return p.kubectl(ctx, "wait", object, "--namespace", "shop", "--for", "jsonpath={"+path+"}="+want, "--timeout", "60s").Err()
 	}

@@ -12,20 +12,17 @@ const (
 	// Where the image of each kind stands.
 	inPod      = ".spec.containers[0].image"
 	inTemplate = ".spec.template.spec.containers[0].image"
+	inIstag    = ".image.dockerImageReference"
 	inCronJob  = ".spec.jobTemplate.spec.template.spec.containers[0].image"
-
-	// newest is the digest that the tag of the story's stream means.
-	newest = `.status.tags[?(@.tag=="20.0")].items[0].image`
 
 	triggers = `image.openshift.io/triggers=[{"from":{"kind":"ImageStreamTag","name":"keycloak:20.0"},` +
 		`"fieldPath":"spec.template.spec.containers[?(@.name==\"keycloak\")].image"}]`
 )
 
-// stream is the story's stream with its tag made to follow another tag of the repository.
-func stream(follows string) string {
-	return fmt.Sprintf(`
-apiVersion: store.istag.dev/v1
-kind: StreamRecord
+// stream is the story's stream.
+const stream = `
+apiVersion: image.openshift.io/v1
+kind: ImageStream
 metadata:
   name: keycloak
   namespace: shop
@@ -36,23 +33,37 @@ spec:
   - name: "20.0"
     from:
       kind: DockerImage
-      name: %s:%s
-`, repository, follows)
-}
+      name: ` + repository + `:20.0.2
+`
 
-// privateStream is one that workloads may not use by its short name.
-const privateStream = `
-apiVersion: store.istag.dev/v1
-kind: StreamRecord
+// alias is a tag that means what another means.
+const alias = `
+apiVersion: image.openshift.io/v1
+kind: ImageStreamTag
 metadata:
-  name: httpd
+  name: keycloak:prod
+  namespace: shop
+tag:
+  from:
+    kind: ImageStreamTag
+    name: keycloak:20.0
+`
+
+// privateImport makes a stream that workloads may not use by its short name.
+const privateImport = `
+apiVersion: image.openshift.io/v1
+kind: ImageStreamImport
+metadata:
+  name: httpd          # no lookupPolicy: "httpd" keeps its usual meaning
   namespace: shop
 spec:
-  tags:                # no lookupPolicy: "httpd" keeps its usual meaning
-  - name: "2.4"
-    from:
+  import: true
+  images:
+  - from:
       kind: DockerImage
       name: quay.io/redhattraining/httpd-24:2.4
+    to:
+      name: "2.4"
 `
 
 // story is what istag is for, one step at a time.
@@ -62,11 +73,12 @@ var story = []step{
 		succeeds("label", "namespace", "shop", "istag.dev/admission=enforce"),
 	}},
 	{"Its stream “keycloak” has a tag, 20.0, that follows 20.0.2 of an upstream repository.", []action{
-		applied(stream("20.0.2")),
+		applied(stream),
 	}},
 	{"istag asks the registry which digest that is, and remembers it.", []action{
-		waits("streamrecord/keycloak", newest, "20.0.2", true),
-		succeeds("get", "streamrecord", "keycloak", "--namespace", "shop"),
+		succeeds("wait", "istag/keycloak:20.0", "--namespace", "shop", "--for", "create", "--timeout", "60s"),
+		images(inIstag, pinned("20.0.2"), "shop istag/keycloak:20.0"),
+		succeeds("get", "is,istag", "--namespace", "shop"),
 		serves("20.0.2"),
 	}},
 	{"Now people use the short name, with every command they know…", []action{
@@ -89,35 +101,44 @@ var story = []step{
 		succeeds("create", "deployment", "mykeycloak", "--image", "keycloak:20.0", "--namespace", "elsewhere"),
 		images(inTemplate, written("keycloak:20.0"), "elsewhere deployment/mykeycloak"),
 	}},
-	{"A stream that does not offer local lookup is left alone too.", []action{
-		applied(privateStream),
-		succeeds("wait", "streamrecord/httpd", "--namespace", "shop", "--for", `jsonpath={.status.tags[?(@.tag=="2.4")].items[0].image}`, "--timeout", "60s"),
+	{"A stream that does not offer local lookup is left alone too. (This one comes into being by an import, which answers with what it found.)", []action{
+		created(privateImport, "--output", `jsonpath={.status.images[0].status.status}: {.status.images[0].image.dockerImageReference}{"\n"}`),
 		succeeds("create", "deployment", "web", "--image", "httpd:2.4", "--namespace", "shop"),
 		images(inTemplate, written("httpd:2.4"), "shop deployment/web"),
 	}},
 	{"A tag that the stream lacks is refused, with what to do; it never goes to Docker Hub.", []action{
 		refused([]string{"create", "deployment", "typo", "--image", "keycloak:20.1", "--namespace", "shop"},
-			`has no tag "20.1"`, "it has 20.0", "kubectl edit streamrecord keycloak --namespace shop"),
+			`has no tag "20.1"`, "it has 20.0", "kubectl edit imagestream keycloak --namespace shop"),
+	}},
+	{"Another tag, prod, is an alias of 20.0: it means the same, always.", []action{
+		applied(alias),
+		images(inIstag, pinned("20.0.2"), "shop istag/keycloak:prod"),
 	}},
 	{"The Deployment asks to follow the tag, by OpenShift's annotation.", []action{
 		succeeds("annotate", "deployment", "mykeycloak", triggers, "--namespace", "shop"),
 	}},
-	{"20.0.3 comes out, and the tag moves to it.", []action{
-		applied(stream("20.0.3")),
-		waits("streamrecord/keycloak", newest, "20.0.3", true),
+	{"20.0.3 comes out, and the tag moves to it. So does its alias.", []action{
+		succeeds("patch", "istag", "keycloak:20.0", "--namespace", "shop", "--type", "merge",
+			"--patch", `{"tag":{"from":{"kind":"DockerImage","name":"`+repository+`:20.0.3"}}}`),
+		waits("istag/keycloak:20.0", inIstag, "20.0.3"),
+		images(inIstag, pinned("20.0.3"), "shop istag/keycloak:prod"),
 		serves("20.0.3"),
 	}},
 	{"Nobody touches the Deployment: it rolls out by itself, and completes.", []action{
-		waits("deployment/mykeycloak", inTemplate, "20.0.3", false),
+		waits("deployment/mykeycloak", inTemplate, "20.0.3"),
 		succeeds("rollout", "status", "deployment/mykeycloak", "--namespace", "shop", "--timeout", "60s"),
 		images(inTemplate, pinned("20.0.3"), "shop deployment/mykeycloak"),
 	}},
-	{"20.0.3 was a mistake. The tag moves back, and so does the Deployment.", []action{
-		applied(stream("20.0.2")),
-		waits("deployment/mykeycloak", inTemplate, "20.0.2", false),
+	{"20.0.3 was a mistake. The stream remembers what the tag meant before; the tag moves back to it, and so does the Deployment.", []action{
+		succeeds("get", "is", "keycloak", "--namespace", "shop", "--output", `jsonpath={range .status.tags[?(@.tag=="20.0")].items[*]}{.created} {.dockerImageReference}{"\n"}{end}`),
+		movesBack("20.0.2"),
+		waits("deployment/mykeycloak", inTemplate, "20.0.2"),
 		succeeds("rollout", "status", "deployment/mykeycloak", "--namespace", "shop", "--timeout", "60s"),
 		images(inTemplate, pinned("20.0.2"), "shop deployment/mykeycloak"),
 		succeeds("rollout", "history", "deployment/mykeycloak", "--namespace", "shop"),
+	}},
+	{"Who did that, and how, stands on the tag.", []action{
+		succeeds("get", "istag", "keycloak:20.0", "--namespace", "shop", "--output", `jsonpath={.metadata.annotations.istag\.dev/origin}{"\n"}`),
 	}},
 	{"Every decision is a line of JSON in the audit log. Those on “mykeycloak” and “typo”:", []action{
 		audited("mykeycloak", "typo"),
@@ -146,5 +167,18 @@ func audited(names ...string) action {
 			}
 		}
 		return nil
+	}
+}
+
+// movesBack makes the story's tag mean an image that it meant before.
+func movesBack(tag string) action {
+	return func(ctx context.Context, p *play) error {
+		pullSpec, err := pinned(tag)(ctx, p)
+		if err != nil {
+			return err
+		}
+		_, digest, _ := strings.Cut(pullSpec, "@")
+		return p.kubectl(ctx, "patch", "istag", "keycloak:20.0", "--namespace", "shop", "--type", "merge",
+			"--patch", `{"tag":{"from":{"kind":"ImageStreamImage","name":"keycloak@`+digest+`"}}}`).Err()
 	}
 }

@@ -38,10 +38,10 @@ func trust(t *testing.T) *tls.Config {
 	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 }
 
-// servedCertificate is the certificate that the webhook serves now, as PEM.
-func servedCertificate(t *testing.T) string {
+// servedCertificate is the certificate that is served at an address now, as PEM.
+func servedCertificate(t *testing.T, at string) string {
 	t.Helper()
-	address, err := url.Parse(env.WebhookURL)
+	address, err := url.Parse(at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,8 +12,8 @@ func TestShippedManifestsAreAccepted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, object := range []string{
-		"deployment.apps/istag-webhook", "deployment.apps/istag-controller", "poddisruptionbudget.policy/istag-webhook",
-		"service/istag-webhook", "mutatingwebhookconfiguration.admissionregistration.k8s.io/istag",
+		"deployment.apps/istag-webhook", "deployment.apps/istag-apiserver", "deployment.apps/istag-controller", "poddisruptionbudget.policy/istag-webhook",
+		"service/istag-webhook", "service/istag-apiserver", "apiservice.apiregistration.k8s.io/v1.image.openshift.io", "mutatingwebhookconfiguration.admissionregistration.k8s.io/istag",
 	} {
 		if !strings.Contains(result.Stdout, object) {
 			t.Errorf("%s must be among what is installed: %s", object, result.Stdout)
@@ -35,6 +35,10 @@ func TestRolesMayDoNoMoreThanTheyNeed(t *testing.T) {
 		"webhook reads not even its":    {"its key comes on a volume", "istag-webhook", env.Namespace, "get secrets", "no"},
 		"webhook writes no stream":      {"it answers and nothing else", "istag-webhook", "default", "update streamrecords.store.istag.dev", "no"},
 		"webhook makes no pods":         {"it answers and nothing else", "istag-webhook", "default", "create pods", "no"},
+		"API writes streams":            {"that is its work", "istag-apiserver", "default", "update streamrecords.store.istag.dev", "yes"},
+		"API lists pull secrets":        {"users see those of their namespace", "istag-apiserver", "default", "list secrets", "yes"},
+		"API makes no pods":             {"it serves streams", "istag-apiserver", "default", "create pods", "no"},
+		"API writes no secret":          {"it serves streams", "istag-apiserver", "default", "update secrets", "no"},
 		"controller writes streams":     {"that is its work", "istag-controller", "default", "update streamrecords.store.istag.dev", "yes"},
 		"controller rolls workloads":    {"that is its work", "istag-controller", "default", "patch deployments.apps", "yes"},
 		"controller reads no secret":    {"pull secrets are their namespace's", "istag-controller", "default", "get secrets", "no"},
@@ -62,7 +66,7 @@ func TestCommandLine(t *testing.T) {
 		text   string
 	}{
 		"config":       {"the defaults can be seen", []string{"config"}, false, "kind: Configuration"},
-		"no role":      {"a role must be named", []string{"serve"}, true, "webhook, controller"},
+		"no role":      {"a role must be named", []string{"serve"}, true, "webhook, apiserver, controller"},
 		"two roles":    {"one process, one role", []string{"serve", "webhook", "--all"}, true, "--all"},
 		"unknown role": {"a role that is none", []string{"serve", "registry"}, true, "registry"},
 		"no file":      {"a configuration file that is not there", []string{"serve", "webhook", "--config", "/nonesuch"}, true, "/nonesuch"},

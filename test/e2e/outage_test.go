@@ -9,7 +9,9 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -131,6 +133,7 @@ func TestControllerDown(t *testing.T) {
 func TestEveryRoleInOneProcess(t *testing.T) {
 	p := newPlace(t, enforced)
 	down(t, env.StopWebhook, env.StartWebhook)
+	down(t, env.StopAPIServer, env.StartAPIServer)
 	down(t, env.StopController, env.StartController)
 	p.check(env.StartAll(t.Context()))
 	t.Cleanup(func() {
@@ -143,8 +146,30 @@ func TestEveryRoleInOneProcess(t *testing.T) {
 	p.runs("`istag serve --all` is all of istag", "pod/x", served(t, keycloak+":20.0.2"))
 }
 
+func TestAPIServerDown(t *testing.T) {
+	p, leaving := newPlace(t, enforced), newPlace(t)
+	p.stream("keycloak", local, "20.0="+keycloak+":20.0.2")
+	leaving.stream("keycloak", local, "20.0="+keycloak+":20.0.2")
+	up := down(t, env.StopAPIServer, env.StartAPIServer)
+	p.wait("users are told", func(ctx context.Context) error {
+		if _, err := p.is(ctx, "keycloak"); !apierrors.IsServiceUnavailable(err) {
+			return fmt.Errorf("want that the service is unavailable, got %w", err)
+		}
+		return nil
+	})
+	p.kubectl("run", "x", "--image", "keycloak:20.0")
+	p.runs("pinning does not need the API", "pod/x", served(t, keycloak+":20.0.2"))
+	p.refused(p.try("run", "typo", "--image", "keycloak:nope"), `has no tag "nope"`)
+	p.apply(deployment("follows", spec{main: "example.com/nothing:yet", annotations: following(triggers("spec.template.spec", "main", "keycloak:20.0"))}))
+	p.comesToRun("deployment/follows", served(t, keycloak+":20.0.2")) // nor does rolling out
+	leaving.kubectl("delete", "namespace", leaving.name, "--wait=false")
+	up()
+	p.tagMeans("keycloak", "20.0", served(t, keycloak+":20.0.2"))
+	p.check(env.Kubectl(t.Context(), "wait", "namespace/"+leaving.name, "--for", "delete", "--timeout", "90s").Err())
+}
+
 // TestCertificateIsReplacedUnnoticed deletes the Secret of the certificate and ships it anew, as
-// applying the manifests again would. The CA and the certificate are new then.
+// applying the manifests again would. The CA and the certificate are new then, for the webhook and for the API.
 func TestCertificateIsReplacedUnnoticed(t *testing.T) {
 	p := newPlace(t, enforced)
 	p.stream("keycloak", local, "20.0="+keycloak+":20.0.2")
@@ -154,8 +179,11 @@ func TestCertificateIsReplacedUnnoticed(t *testing.T) {
 		if err := p.try("run", "x", "--image", "keycloak:20.0", "--dry-run=server").Err(); err != nil {
 			t.Fatalf("admission must never notice (%s): %v", when, err)
 		}
+		if _, err := p.is(t.Context(), "keycloak"); err != nil {
+			t.Fatalf("users of the API must never notice (%s): %v", when, err)
+		}
 	}
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: env.Namespace, Name: "istag-webhook-tls"}}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: env.Namespace, Name: "istag-tls"}}
 	old := &corev1.Secret{}
 	p.check(env.Client().Get(t.Context(), client.ObjectKeyFromObject(secret), old))
 	p.check(env.Client().Delete(t.Context(), secret.DeepCopy()))
@@ -172,19 +200,26 @@ func TestCertificateIsReplacedUnnoticed(t *testing.T) {
 		}
 		return nil
 	})
-	p.wait("the webhook serves the new certificate", func(ctx context.Context) error {
-		admits("while it is brought to the webhook")
-		now := &corev1.Secret{}
-		if err := env.Client().Get(ctx, client.ObjectKeyFromObject(secret), now); err != nil {
-			return err
-		}
-		if serving := servedCertificate(t); !strings.Contains(string(now.Data["tls.crt"]), serving) {
-			return fmt.Errorf("it serves another")
-		}
-		return nil
-	})
+	for name, address := range map[string]string{"webhook": env.WebhookURL, "API": env.APIServerURL()} {
+		p.wait("the "+name+" serves the new certificate", func(ctx context.Context) error {
+			admits("while it is brought to the " + name)
+			now := &corev1.Secret{}
+			if err := env.Client().Get(ctx, client.ObjectKeyFromObject(secret), now); err != nil {
+				return err
+			}
+			if serving := servedCertificate(t, address); !strings.Contains(string(now.Data["tls.crt"]), serving) {
+				return fmt.Errorf("it serves another")
+			}
+			return nil
+		})
+	}
 	admits("at the end")
 	if now := bundle(t); !strings.Contains(now, strings.TrimSpace(before)) || len(now) <= len(before) {
 		t.Error("for a while both CAs are trusted, or a slower replica would be refused")
+	}
+	api := &apiregistrationv1.APIService{}
+	p.check(env.Client().Get(t.Context(), client.ObjectKey{Name: "v1.image.openshift.io"}, api))
+	if string(api.Spec.CABundle) != bundle(t) {
+		t.Error("the API and the webhook have one certificate, and whoever asks them trusts the same CAs")
 	}
 }

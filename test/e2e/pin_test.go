@@ -17,7 +17,7 @@ func TestEveryKindIsPinned(t *testing.T) {
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
-			p := &place{t, p.name}
+			p := &place{t: t, name: p.name}
 			p.apply(k.write("x", spec{main: "keycloak:20.0", init: "keycloak:init"}))
 			p.runs("the image that runs must be the one that the registry serves, whatever kind asks for it", k.resource+"/x", init, main)
 			pins := resolver.ParsePins(p.get(k.resource + "/x").Metadata.Annotations[resolver.PinnedAnnotation])
@@ -73,7 +73,7 @@ func TestWhatIsLeftAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := &place{t, c.place.name}
+			p := &place{t: t, name: c.place.name}
 			p.kubectl("run", name, "--image", c.image)
 			p.runs(c.reason, "pod/"+name, c.image)
 			if got := p.get("pod/" + name).Metadata.Annotations[resolver.PinnedAnnotation]; got != "" {
@@ -87,7 +87,7 @@ func TestSystemNamespacesAreNeverTouched(t *testing.T) {
 	t.Parallel()
 	for _, namespace := range []string{"kube-system", "kube-public", "kube-node-lease", env.Namespace} {
 		t.Run(namespace, func(t *testing.T) {
-			p := &place{t, namespace}
+			p := &place{t: t, name: namespace}
 			p.kubectl("label", "namespace", namespace, enforced)
 			t.Cleanup(func() {
 				if err := unlabel(namespace); err != nil {
@@ -100,7 +100,7 @@ func TestSystemNamespacesAreNeverTouched(t *testing.T) {
 			if got[0] != "never:1" {
 				t.Errorf("a cluster must be able to start without us, whatever the label says; got %q", got)
 			}
-			p.kubectl("delete", "streamrecord", "never")
+			p.kubectl("delete", "imagestream", "never")
 		})
 	}
 }
@@ -123,7 +123,7 @@ func TestOptInByAnnotation(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := &place{t, p.name}
+			p := &place{t: t, name: p.name}
 			p.apply(deployment(name, c.spec))
 			p.runs(c.reason, "deployment/"+name, c.want)
 		})
@@ -139,18 +139,18 @@ func TestUnresolvedNamesAreRefused(t *testing.T) {
 	p.stream("keycloak", local, "20.0="+keycloak+":20.0.2")
 	p.apply(streamManifest("broken", local, "1="+direct(keycloak)+":nonesuch"))
 	p.tagFails("broken", "1")
-	p.apply(`{apiVersion: store.istag.dev/v1, kind: StreamRecord, metadata: {name: empty}, spec: {lookupPolicy: {local: true}, tags: [{name: "1"}]}}`)
+	p.apply(streamOf("empty", local, `{name: "1"}`))
 	for name, c := range map[string]struct {
 		reason, image string
 		texts         []string
 	}{
-		"missing":  {"a typo must not go to Docker Hub", "keycloak:20.1", []string{`has no tag "20.1"`, "it has 20.0", "kubectl edit streamrecord keycloak"}},
-		"failed":   {"why there is no image must be said where it is missed", "broken:1", []string{"its import failed", keycloak + ":nonesuch", "kubectl edit streamrecord broken"}},
-		"unfilled": {"a tag that nothing was imported for has nothing to run", "empty:1", []string{"has no image yet", "kubectl get streamrecord empty"}},
+		"missing":  {"a typo must not go to Docker Hub", "keycloak:20.1", []string{`has no tag "20.1"`, "it has 20.0", "kubectl edit imagestream keycloak"}},
+		"failed":   {"why there is no image must be said where it is missed", "broken:1", []string{"its import failed", keycloak + ":nonesuch", "kubectl edit imagestream broken"}},
+		"unfilled": {"a tag that nothing was imported for has nothing to run", "empty:1", []string{"has no image yet", "kubectl get imagestream empty"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := &place{t, p.name}
+			p := &place{t: t, name: p.name}
 			result := p.try("create", "deployment", name, "--image", c.image)
 			p.refused(result, append(c.texts, `Deployment.apps "`+name+`" is invalid`, "spec.template.spec.containers[0].image")...)
 			verbose := p.try("create", "deployment", name, "--image", c.image, "--v=8")

@@ -10,12 +10,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	imagev1 "github.com/openshift/api/image/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"istag.dev/store"
-	storev1 "istag.dev/store/v1"
 	"istag.dev/test/harness"
 	"istag.dev/webhook"
 )
@@ -32,6 +30,27 @@ var places atomic.Int64
 type place struct {
 	t    *testing.T
 	name string
+	// user is who acts here; nil is the administrator.
+	user *harness.Actor
+}
+
+// as is the same namespace for a user, who has nothing but the cluster roles named: here, not elsewhere.
+func (p *place) as(user string, roles ...string) *place {
+	p.t.Helper()
+	for _, role := range roles {
+		p.kubectl("create", "rolebinding", user+"-"+strings.ReplaceAll(role, ":", "-"), "--clusterrole", role, "--user", user)
+	}
+	actor, err := env.As(user)
+	p.check(err)
+	return &place{t: p.t, name: p.name, user: actor}
+}
+
+// actor is who acts.
+func (p *place) actor() *harness.Actor {
+	if p.user == nil {
+		return env.Actor
+	}
+	return p.user
 }
 
 // newPlace makes a namespace with the labels given, "key=value".
@@ -57,7 +76,7 @@ func (p *place) check(err error) {
 // try runs kubectl in the namespace.
 func (p *place) try(args ...string) harness.Result {
 	p.t.Helper()
-	return env.Kubectl(p.t.Context(), append([]string{"--namespace", p.name}, args...)...)
+	return p.actor().Kubectl(p.t.Context(), append([]string{"--namespace", p.name}, args...)...)
 }
 
 // kubectl runs kubectl in the namespace; it must succeed.
@@ -72,7 +91,7 @@ func (p *place) kubectl(args ...string) string {
 func (p *place) tryApply(manifest string, flags ...string) harness.Result {
 	p.t.Helper()
 	args := append([]string{"--namespace", p.name, "apply", "-f", "-"}, flags...)
-	return env.KubectlStdin(p.t.Context(), manifest, args...)
+	return p.actor().KubectlStdin(p.t.Context(), manifest, args...)
 }
 
 // apply applies a manifest to the namespace; that must succeed.
@@ -110,15 +129,18 @@ const (
 
 // streamManifest is a stream with tags, each "tag=pull spec".
 func streamManifest(name string, lookup bool, tags ...string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "{apiVersion: store.istag.dev/v1, kind: StreamRecord, metadata: {name: %s}, spec: {lookupPolicy: {local: %t}, tags: [\n",
-		store.RecordName(name), lookup)
+	var all []string
 	for _, tag := range tags {
 		name, from, _ := strings.Cut(tag, "=")
-		fmt.Fprintf(&b, "{name: %q, from: {kind: DockerImage, name: %q}, importPolicy: {insecure: %t}},\n", name, from, strings.HasPrefix(from, "127.0.0.1:"))
+		all = append(all, fmt.Sprintf("{name: %q, from: {kind: DockerImage, name: %q}, importPolicy: {insecure: %t}}", name, from, strings.HasPrefix(from, "127.0.0.1:")))
 	}
-	b.WriteString("]}}")
-	return b.String()
+	return streamOf(name, lookup, all...)
+}
+
+// streamOf is a stream with tags as they are written in YAML.
+func streamOf(name string, lookup bool, tags ...string) string {
+	return fmt.Sprintf("{apiVersion: image.openshift.io/v1, kind: ImageStream, metadata: {name: %s}, spec: {lookupPolicy: {local: %t}, tags: [\n%s]}}",
+		name, lookup, strings.Join(tags, ",\n"))
 }
 
 // direct is an upstream name as the local registry itself serves it. Stories of imports that fail use
@@ -139,25 +161,39 @@ func (p *place) stream(name string, lookup bool, tags ...string) {
 	}
 }
 
-// record reads a stream's record.
-func (p *place) record(ctx context.Context, stream string) (*storev1.StreamRecord, error) {
-	record := &storev1.StreamRecord{}
-	return record, env.Client().Get(ctx, client.ObjectKey{Namespace: p.name, Name: store.RecordName(stream)}, record)
+// is reads a stream.
+func (p *place) is(ctx context.Context, stream string) (*imagev1.ImageStream, error) {
+	return p.actor().Images().ImageV1().ImageStreams(p.name).Get(ctx, stream, metav1.GetOptions{})
+}
+
+// istag reads what a tag means, "stream:tag".
+func (p *place) istag(ctx context.Context, istag string) (*imagev1.ImageStreamTag, error) {
+	return p.actor().Images().ImageV1().ImageStreamTags(p.name).Get(ctx, istag, metav1.GetOptions{})
+}
+
+// failure returns why a tag could not be imported, or nil.
+func failure(conditions []imagev1.TagEventCondition) *imagev1.TagEventCondition {
+	for i := range conditions {
+		if c := &conditions[i]; c.Type == imagev1.ImportSuccess && c.Status == corev1.ConditionFalse {
+			return c
+		}
+	}
+	return nil
 }
 
 // tagMeans waits until a tag has a pull spec and nothing is wrong with it.
 func (p *place) tagMeans(stream, tag, pullSpec string) {
 	p.t.Helper()
 	p.wait(fmt.Sprintf("%s:%s means %s", stream, tag, pullSpec), func(ctx context.Context) error {
-		record, err := p.record(ctx, stream)
+		istag, err := p.istag(ctx, stream+":"+tag)
 		if err != nil {
 			return err
 		}
-		if got, _ := store.PullSpec(record, tag); got != pullSpec {
-			return fmt.Errorf("it means %q; status: %+v", got, record.Status)
+		if failed := failure(istag.Conditions); failed != nil {
+			return errors.New(failed.Message)
 		}
-		if failure := store.ImportFailure(&record.Status, tag); failure != nil {
-			return errors.New(failure.Message)
+		if got := istag.Image.DockerImageReference; got != pullSpec {
+			return fmt.Errorf("it means %q", got)
 		}
 		return nil
 	})
@@ -167,16 +203,17 @@ func (p *place) tagMeans(stream, tag, pullSpec string) {
 func (p *place) tagFails(stream, tag string) (reason, message string) {
 	p.t.Helper()
 	p.wait(fmt.Sprintf("the import of %s:%s fails", stream, tag), func(ctx context.Context) error {
-		record, err := p.record(ctx, stream)
+		is, err := p.is(ctx, stream)
 		if err != nil {
 			return err
 		}
-		failure := store.ImportFailure(&record.Status, tag)
-		if failure == nil {
-			return fmt.Errorf("it has not; status: %+v", record.Status)
+		for _, status := range is.Status.Tags {
+			if failed := failure(status.Conditions); status.Tag == tag && failed != nil {
+				reason, message = failed.Reason, failed.Message
+				return nil
+			}
 		}
-		reason, message = failure.Reason, failure.Message
-		return nil
+		return fmt.Errorf("it has not; status: %+v", is.Status)
 	})
 	return reason, message
 }

@@ -124,7 +124,7 @@ func TestBrokenTriggersAreReported(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := &place{t, p.name}
+			p := &place{t: t, name: p.name}
 			p.apply(deployment(name, spec{main: "example.com/a:1", annotations: following(c.annotation)}))
 			p.wait("an event on deployment "+name+" tells of "+c.reason, func(context.Context) error {
 				events := p.kubectl("get", "events", "--field-selector", "involvedObject.name="+name, "--output", `jsonpath={range .items[*]}{.type} {.reason} {.message}{"\n"}{end}`)
@@ -152,7 +152,7 @@ func TestTriggeredWorkloadRestsWhenNothingMoved(t *testing.T) {
 	write("moving", "next")
 	before := p.get("deployment/resting").Metadata
 	p.stream("keycloak", local, "20.0="+keycloak+":20.0.2", "next="+keycloak+":20.0.3")
-	p.kubectl("label", "streamrecord", "keycloak", "changed=yes")
+	p.kubectl("label", "imagestream", "keycloak", "changed=yes")
 	p.comesToRun("deployment/moving", served(t, keycloak+":20.0.3"))
 	p.kubectl("rollout", "status", "deployment/moving", "--timeout", "60s")
 	if after := p.get("deployment/resting").Metadata; after.ResourceVersion != before.ResourceVersion {

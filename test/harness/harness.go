@@ -4,8 +4,8 @@
 // developers leave running all stand on it.
 //
 // What differs from a real installation is what a cluster without kubelets forces: the roles are
-// processes of this machine and not pods, the API server reaches the webhook by URL and not by Service,
-// and the certificate's Secret is written to files by this process.
+// processes of this machine and not pods, the API server reaches the webhook by URL and not by Service
+// and our API server by a Service that is another name of this machine, and the certificate's Secret is written to files by this process.
 package harness
 
 import (
@@ -21,13 +21,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/tools/clientcmd"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	"k8s.io/client-go/rest"
 
 	"istag.dev/config"
-	storev1 "istag.dev/store/v1"
 )
 
 // Options say how to [Start] an environment.
@@ -52,9 +48,11 @@ type Env struct {
 	// Namespace is the one that istag is installed in.
 	Namespace string
 
+	// Actor is the cluster's administrator.
+	*Actor
+
 	root    string // of the main module
 	log     *progress
-	client  client.WithWatch
 	death   *death
 	cluster *process
 	roles   map[string]*role
@@ -108,7 +106,7 @@ func (e *Env) start(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if e.client, err = newClient(e.Cluster.Kubeconfig); err != nil {
+	if e.Actor, err = e.newActor(rest.ImpersonationConfig{}); err != nil {
 		return err
 	}
 	shipped, err := e.manifests(ctx)
@@ -116,7 +114,7 @@ func (e *Env) start(ctx context.Context) error {
 		return err
 	}
 	e.Namespace = shipped.config.Namespace
-	ports, err := choosePorts(ctx, 5)
+	ports, err := choosePorts(ctx, portCount)
 	if err != nil {
 		return err
 	}
@@ -131,10 +129,10 @@ func (e *Env) start(ctx context.Context) error {
 	return e.waitForAdmission(ctx)
 }
 
-// startRoles starts the webhook and the controller together.
+// startRoles starts the controller, which makes the certificate, and those who wait for it.
 func (e *Env) startRoles(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, name := range []string{webhookRole, controllerRole} {
+	for _, name := range roleNames {
 		group.Go(func() error { return e.startRole(ctx, name) })
 	}
 	return group.Wait()
@@ -146,18 +144,31 @@ func (e *Env) Stop() error {
 	died := e.Err()
 	e.death.expect()
 	errs := []error{died}
-	for _, role := range e.roles {
-		errs = append(errs, role.stop())
-	}
-	errs = append(errs, e.mounts.stop())
+	errs = append(errs, e.stopRoles(), e.mounts.stop())
 	if e.cluster != nil {
 		errs = append(errs, e.cluster.stop(clusterGrace))
 	}
 	return errors.Join(errs...)
 }
 
-// Client is the administrator's client.
-func (e *Env) Client() client.WithWatch { return e.client }
+// stopRoles ends the processes of istag at once.
+func (e *Env) stopRoles() error {
+	var (
+		group sync.WaitGroup
+		mu    sync.Mutex
+		errs  []error
+	)
+	for _, role := range e.roles {
+		group.Go(func() {
+			err := role.stop()
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, err)
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
 
 // Processes maps the name of every process of the environment to its id.
 func (e *Env) Processes() map[string]int {
@@ -182,19 +193,6 @@ func (e *Env) Err() error {
 	default:
 		return nil
 	}
-}
-
-func newClient(kubeconfig string) (client.WithWatch, error) {
-	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	cfg.QPS = -1
-	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), storev1.AddToScheme(scheme)); err != nil {
-		return nil, err
-	}
-	return client.NewWithWatch(cfg, client.Options{Scheme: scheme})
 }
 
 // registries makes the local registries serve the hosts that they were filled for.

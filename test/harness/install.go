@@ -85,10 +85,15 @@ func shippedConfig(objects []*unstructured.Unstructured) (*config.Configuration,
 // install applies the manifests: first the kinds, then what uses them.
 func (e *Env) install(ctx context.Context, s *shipped) error {
 	for _, object := range s.others {
-		if object.GetKind() == webhookKind {
-			if err := e.pointHere(object); err != nil {
-				return err
-			}
+		point := func(*unstructured.Unstructured) error { return nil }
+		switch {
+		case object.GetKind() == webhookKind:
+			point = e.pointHere
+		case object.GetKind() == apiServiceKind, object.GetKind() == serviceKind && object.GetName() == "istag-"+apiserverRole:
+			point = e.pointServiceHere
+		}
+		if err := point(object); err != nil {
+			return fmt.Errorf("%s %s: %w", object.GetKind(), object.GetName(), err)
 		}
 	}
 	if err := e.apply(ctx, s.crds); err != nil {
@@ -104,8 +109,8 @@ func (e *Env) install(ctx context.Context, s *shipped) error {
 	return e.apply(ctx, s.others)
 }
 
-// pointHere lets the API server reach the webhooks of a configuration at our process: there are no
-// Services here.
+// pointHere lets the API server reach the webhooks of a configuration at our process: Services have no
+// addresses here.
 func (e *Env) pointHere(configuration *unstructured.Unstructured) error {
 	webhooks, _, err := unstructured.NestedSlice(configuration.Object, "webhooks")
 	if err != nil {
@@ -171,7 +176,7 @@ const (
 // audit log has it. That it was not refused would prove nothing.
 func (e *Env) waitForAdmission(ctx context.Context) error {
 	probe := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "istag-probe-", Labels: map[string]string{AdmissionLabel: Enforce}}}
-	if err := e.client.Create(ctx, probe); err != nil {
+	if err := e.Client().Create(ctx, probe); err != nil {
 		return err
 	}
 	labels := map[string]string{"app": "probe"}
@@ -184,7 +189,7 @@ func (e *Env) waitForAdmission(ctx context.Context) error {
 				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "probe", Image: "probe"}}},
 			}},
 		}
-		if err := e.client.Create(ctx, controller, client.DryRunAll); err != nil {
+		if err := e.Client().Create(ctx, controller, client.DryRunAll); err != nil {
 			return err
 		}
 		records, err := e.AuditRecords()
@@ -199,5 +204,5 @@ func (e *Env) waitForAdmission(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return e.client.Delete(ctx, probe)
+	return e.Client().Delete(ctx, probe)
 }

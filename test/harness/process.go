@@ -14,7 +14,7 @@ import (
 
 const (
 	// roleGrace outlasts the time that a role gives the requests under way.
-	roleGrace = 20 * time.Second
+	roleGrace = 50 * time.Second
 	// clusterGrace outlasts the time that the cluster gives each of its components.
 	clusterGrace = 60 * time.Second
 	// tailSize is how much of its log an error about a process shows.

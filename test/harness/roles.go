@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
@@ -23,10 +24,16 @@ import (
 
 const (
 	webhookRole    = "webhook"
+	apiserverRole  = "apiserver"
 	controllerRole = "controller"
+	// portCount is that of the webhook, that of the API, and for each role those of health and of metrics.
+	portCount = 2 + 2*3
 	// allRoles is every role in one process.
 	allRoles = "all"
 )
+
+// roleNames are those of the roles that run as a process each.
+var roleNames = []string{webhookRole, apiserverRole, controllerRole}
 
 // role is one process of istag's: how to run it, and the process while it runs.
 type role struct {
@@ -34,7 +41,7 @@ type role struct {
 	// args follow "istag serve".
 	args   []string
 	config *config.Configuration
-	// account is the ServiceAccount it runs as; empty means the administrator.
+	// account is the ServiceAccount it runs as; empty means istag itself, with every right.
 	account string
 	process *process
 }
@@ -43,20 +50,24 @@ type role struct {
 func (e *Env) addRoles(base *config.Configuration, free *ports) {
 	_, port, _ := strings.Cut(free.address(0), ":")
 	e.WebhookURL = "https://localhost:" + port + webhook.Path
-	for i, name := range []string{webhookRole, controllerRole} {
+	for i, name := range roleNames {
 		c := *base
-		c.Webhook.Address = free.address(0)
-		c.Webhook.CertDir = filepath.Join(e.Dir, "istag", name+"-tls")
+		c.Webhook.Address, c.APIServer.Address = free.address(0), free.address(1)
+		setCertDir(&c, filepath.Join(e.Dir, "istag", name+"-tls"))
 		c.Webhook.AuditLog = e.auditLog()
-		c.HealthAddress, c.MetricsAddress = free.address(1+2*i), free.address(2+2*i)
-		// The name that the API server finds the webhook by here.
+		c.HealthAddress, c.MetricsAddress = free.address(2+2*i), free.address(3+2*i)
+		// The name that the webhook is found by here.
 		c.Certificates.ExtraNames = []string{"localhost"}
 		c.Registries = e.registries()
 		e.roles[name] = &role{name: name, args: []string{name}, config: &c, account: "istag-" + name}
 	}
 	all := *e.roles[webhookRole].config
-	all.Webhook.CertDir = filepath.Join(e.Dir, "istag", allRoles+"-tls")
+	setCertDir(&all, filepath.Join(e.Dir, "istag", allRoles+"-tls"))
 	e.roles[allRoles] = &role{name: allRoles, args: []string{"--all"}, config: &all}
+}
+
+func setCertDir(c *config.Configuration, dir string) {
+	c.Webhook.CertDir, c.APIServer.CertDir = dir, dir
 }
 
 // StartWebhook starts the webhook again after StopWebhook and returns when it is ready.
@@ -64,6 +75,12 @@ func (e *Env) StartWebhook(ctx context.Context) error { return e.startRole(ctx, 
 
 // StopWebhook ends the webhook, as if every replica were gone.
 func (e *Env) StopWebhook() error { return e.roles[webhookRole].stop() }
+
+// StartAPIServer starts the API server again after StopAPIServer and returns when users can use it.
+func (e *Env) StartAPIServer(ctx context.Context) error { return e.startRole(ctx, apiserverRole) }
+
+// StopAPIServer ends the API server, as if every replica were gone.
+func (e *Env) StopAPIServer() error { return e.roles[apiserverRole].stop() }
 
 // StartController starts the controller again after StopController and returns when it is ready.
 func (e *Env) StartController(ctx context.Context) error { return e.startRole(ctx, controllerRole) }
@@ -77,7 +94,7 @@ func (e *Env) StartAll(ctx context.Context) error { return e.startRole(ctx, allR
 // StopAll ends the process with every role.
 func (e *Env) StopAll() error { return e.roles[allRoles].stop() }
 
-// Metrics returns the address at which a role, "webhook" or "controller", serves /metrics.
+// Metrics returns the address at which a role, "webhook", "apiserver" or "controller", serves /metrics.
 func (e *Env) Metrics(role string) string {
 	return "http://" + e.roles[role].config.MetricsAddress + "/metrics"
 }
@@ -85,7 +102,7 @@ func (e *Env) Metrics(role string) string {
 // WebhookCertDir returns the folder of the certificate that the webhook serves.
 func (e *Env) WebhookCertDir() string { return e.roles[webhookRole].config.Webhook.CertDir }
 
-// Log returns the file with all that a role, "webhook", "controller" or "all", said.
+// Log returns the file with all that a role, "webhook", "apiserver", "controller" or "all", said.
 func (e *Env) Log(role string) string { return filepath.Join(e.Dir, "istag", role+".log") }
 
 // Istag returns a command of the server's binary.
@@ -109,8 +126,8 @@ func (e *Env) startRole(ctx context.Context, name string) error {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return err
 	}
-	if name != allRoles {
-		e.mounts.add(e, r.config)
+	if err := e.mountCertificate(ctx, r); err != nil {
+		return err
 	}
 	args := append([]string{"serve"}, r.args...)
 	command := exec.CommandContext(context.WithoutCancel(ctx), e.istag(), append(args, "--config", file, "--kubeconfig", kubeconfig)...)
@@ -119,14 +136,34 @@ func (e *Env) startRole(ctx context.Context, name string) error {
 		return err
 	}
 	return e.Wait(ctx, command.Args[0]+" "+strings.Join(args, " ")+" is ready", func(ctx context.Context) error {
-		return ok(ctx, "http://"+r.config.HealthAddress+"/readyz")
+		if err := ok(ctx, http.DefaultClient, "http://"+r.config.HealthAddress+"/readyz"); err != nil || (name != apiserverRole && name != allRoles) {
+			return err
+		}
+		return e.apiIsReady(ctx)
+	})
+}
+
+// mountCertificate plays the kubelet for a role, except for the process that mounts the Secret itself: those who serve are not
+// started before the certificate is there.
+func (e *Env) mountCertificate(ctx context.Context, r *role) error {
+	if r.name == allRoles {
+		return nil
+	}
+	e.mounts.add(e, r.config)
+	if r.name == controllerRole {
+		return nil
+	}
+	return e.Wait(ctx, "there is a certificate for the "+r.name, func(context.Context) error {
+		_, err := os.Stat(filepath.Join(r.config.Webhook.CertDir, corev1.TLSCertKey))
+		return err
 	})
 }
 
 // roleKubeconfig writes the kubeconfig of a role, with a token of its own ServiceAccount.
 func (e *Env) roleKubeconfig(ctx context.Context, r *role) (string, error) {
+	path := filepath.Join(e.Dir, "istag", r.name+".kubeconfig")
 	if r.account == "" {
-		return e.Cluster.Kubeconfig, nil
+		return path, e.writeOwnKubeconfig(path)
 	}
 	token := e.Kubectl(ctx, "create", "token", r.account, "--namespace", r.config.Namespace, "--duration", "8760h")
 	if token.Code != 0 {
@@ -137,8 +174,19 @@ func (e *Env) roleKubeconfig(ctx context.Context, r *role) (string, error) {
 	cfg.AuthInfos[r.account] = &api.AuthInfo{Token: strings.TrimSpace(token.Stdout)}
 	cfg.Contexts["local"] = &api.Context{Cluster: "local", AuthInfo: r.account}
 	cfg.CurrentContext = "local"
-	path := filepath.Join(e.Dir, "istag", r.name+".kubeconfig")
 	return path, clientcmd.WriteToFile(*cfg, path)
+}
+
+// writeOwnKubeconfig writes the administrator's kubeconfig, made to act as istag itself.
+func (e *Env) writeOwnKubeconfig(path string) error {
+	cfg, err := clientcmd.LoadFromFile(e.Cluster.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	for _, user := range cfg.AuthInfos {
+		user.Impersonate, user.ImpersonateGroups = e.itself().UserName, e.itself().Groups
+	}
+	return clientcmd.WriteToFile(*cfg, path)
 }
 
 func (r *role) stop() error {
@@ -151,12 +199,12 @@ func (r *role) stop() error {
 }
 
 // ok asks a URL and takes every answer but 200 as an error.
-func ok(ctx context.Context, url string) error {
+func ok(ctx context.Context, asks *http.Client, url string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := asks.Do(request)
 	if err != nil {
 		return err
 	}
@@ -188,7 +236,7 @@ func (m *mounts) add(e *Env, c *config.Configuration) {
 	}
 	m.dirs[c.Webhook.CertDir] = true
 	mount := &certs.Mount{
-		Client: e.client,
+		Client: e.Client(),
 		Secret: types.NamespacedName{Namespace: c.Namespace, Name: c.Certificates.Secret},
 		Dir:    c.Webhook.CertDir,
 	}
