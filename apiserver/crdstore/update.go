@@ -17,8 +17,8 @@ import (
 )
 
 // GuaranteedUpdate implements storage.Interface. It tries for as long as ctx allows and then returns a
-// Timeout. Writers of one object in this process take turns; tryUpdate must not itself change an object
-// of the kind.
+// Timeout. Writers of one object in this process take turns, and make each other's changes; tryUpdate must
+// not itself change an object of the kind, and can be called in another goroutine, while the caller waits.
 //
 // When tryUpdate sets the deletion timestamp, the object is deleted, with the propagation that its
 // finalizers ask for, and nothing else of that change is kept.
@@ -30,12 +30,22 @@ func (s *crdStorage[T, P]) GuaranteedUpdate(
 	if err != nil {
 		return err
 	}
-	lock, err := s.locks.acquire(ctx, key)
+	p := s.place(key)
+	lock, written, err := s.locks.acquire(ctx, key, newRider(func(current *T) (*T, error) {
+		next, err := s.change(p, current, preconditions, tryUpdate)
+		if err == nil && next != nil && next.GetDeletionTimestamp() != nil {
+			return nil, nil
+		}
+		return next, err
+	}))
 	if err != nil {
 		return s.timeout()
 	}
+	if written != nil {
+		*out = *written
+		return nil
+	}
 	defer s.locks.release(key, lock)
-	p := s.place(key)
 	return s.untilWritten(ctx, p, s.suggested(cachedExistingObject, lock), func(current P, certain bool) error {
 		if current == nil {
 			if !ignoreNotFound {
@@ -53,7 +63,7 @@ func (s *crdStorage[T, P]) GuaranteedUpdate(
 			*out = *current
 			return nil
 		}
-		written, err := s.write(ctx, p, current, next)
+		written, err := s.writeAll(ctx, p, current, next, lock)
 		if err != nil {
 			return overtaken(err)
 		}
@@ -65,6 +75,42 @@ func (s *crdStorage[T, P]) GuaranteedUpdate(
 	})
 }
 
+// unwritten is the resource version of an object that others see before it is written: none that any
+// client can have seen.
+const unwritten = "18446744073709551615"
+
+// carriedTimeout bounds a write that is made for several requests, and does not end with any of them: each
+// of the others must learn what became of it.
+const carriedTimeout = 15 * time.Second
+
+// writeAll writes an object with the changes of those who wait for the lock, as far as they want to
+// change what the object is to become. Each who comes later sees what those before made, as if that had
+// been written. None is carried where the object is made or deleted. What is refused with the changes of
+// others in it is written without them.
+func (s *crdStorage[T, P]) writeAll(ctx context.Context, p place, current, next P, lock *lock[T]) (P, error) {
+	if current.GetResourceVersion() == "" || next.GetDeletionTimestamp() != nil || !s.locks.awaited(lock) {
+		return s.write(ctx, p, current, next)
+	}
+	written, err := s.writeCarrying(ctx, p, current, next, lock)
+	if err == nil || storage.IsConflict(err) || apierrors.IsTimeout(err) || apierrors.IsServiceUnavailable(err) {
+		return written, err
+	}
+	return s.write(ctx, p, current, next)
+}
+
+func (s *crdStorage[T, P]) writeCarrying(ctx context.Context, p place, current, next P, lock *lock[T]) (written P, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), carriedTimeout)
+	defer cancel()
+	all, settle := s.locks.carry(lock, next, func(object *T) *T {
+		tentative := P(P(object).DeepCopy())
+		tentative.SetResourceVersion(unwritten)
+		return tentative
+	})
+	// Whatever happens, those who are carried must not wait for ever.
+	defer func() { settle(written, func(object *T) *T { return P(object).DeepCopy() }) }()
+	return s.write(ctx, p, current, all)
+}
+
 // Delete implements storage.Interface. An object that has finalizers stays until they are gone.
 func (s *crdStorage[T, P]) Delete(
 	ctx context.Context, key string, out runtime.Object, preconditions *storage.Preconditions,
@@ -74,7 +120,7 @@ func (s *crdStorage[T, P]) Delete(
 	if err != nil {
 		return err
 	}
-	lock, err := s.locks.acquire(ctx, key)
+	lock, _, err := s.locks.acquire(ctx, key, nil)
 	if err != nil {
 		return s.timeout()
 	}
