@@ -6,6 +6,7 @@ import (
 
 	imagev1 "github.com/openshift/api/image/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/conversion"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/kube-openapi/pkg/validation/spec"
@@ -41,9 +42,8 @@ func newScheme() (*runtime.Scheme, error) {
 	)
 	addDefaults(scheme)
 	return scheme, errors.Join(
-		streams.AddConversions(scheme),
+		addConversions(scheme),
 		streams.AddFieldLabels(scheme),
-		images.AddConversions(scheme),
 		addTagFieldLabels(scheme),
 	)
 }
@@ -57,6 +57,43 @@ func newWireScheme() (*runtime.Scheme, error) {
 	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
 	// Install also brings the versions of image metadata, which are never served.
 	return scheme, scheme.SetVersionPriority(imagev1.GroupVersion)
+}
+
+// addConversions makes records the internal versions of what they keep.
+func addConversions(scheme *runtime.Scheme) error {
+	return errors.Join(
+		addConversion(scheme, func(in *storev1.StreamRecord, out *imagev1.ImageStream) { *out = *streams.ToAPI(in) }),
+		addConversion(scheme, func(in *imagev1.ImageStream, out *storev1.StreamRecord) { *out = *streams.FromAPI(in) }),
+		addConversion(scheme, func(in *storev1.StreamRecordList, out *imagev1.ImageStreamList) {
+			out.ListMeta, out.Items = in.ListMeta, convertAll(in.Items, streams.ToAPI)
+		}),
+		addConversion(scheme, func(in *imagev1.ImageStreamList, out *storev1.StreamRecordList) {
+			out.ListMeta, out.Items = in.ListMeta, convertAll(in.Items, streams.FromAPI)
+		}),
+		addConversion(scheme, func(in *storev1.ImageRecord, out *imagev1.Image) { *out = *images.ToAPI(in) }),
+		addConversion(scheme, func(in *imagev1.Image, out *storev1.ImageRecord) { *out = *images.FromAPI(in) }),
+		addConversion(scheme, func(in *storev1.ImageRecordList, out *imagev1.ImageList) {
+			out.ListMeta, out.Items = in.ListMeta, convertAll(in.Items, images.ToAPI)
+		}),
+		addConversion(scheme, func(in *imagev1.ImageList, out *storev1.ImageRecordList) {
+			out.ListMeta, out.Items = in.ListMeta, convertAll(in.Items, images.FromAPI)
+		}),
+	)
+}
+
+func addConversion[In, Out any](scheme *runtime.Scheme, convert func(in *In, out *Out)) error {
+	return scheme.AddConversionFunc((*In)(nil), (*Out)(nil), func(in, out any, _ conversion.Scope) error {
+		convert(in.(*In), out.(*Out))
+		return nil
+	})
+}
+
+func convertAll[In, Out any](in []In, convert func(*In) *Out) []Out {
+	out := make([]Out, 0, len(in))
+	for i := range in {
+		out = append(out, *convert(&in[i]))
+	}
+	return out
 }
 
 // addTagFieldLabels makes the fields by which tags can be selected known: as everywhere, name and namespace.

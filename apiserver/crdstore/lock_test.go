@@ -160,7 +160,10 @@ func TestCarriedPanic(t *testing.T) {
 	l := newLocks[word]()
 	k := hold(t, l)
 	a := board(t.Context(), l, adding("a", ""))
-	bad := board(t.Context(), l, newRider(func(*word) (*word, error) { var none []int; _ = none[len(none)]; return nil, nil }))
+	bad := board(t.Context(), l, newRider(func(*word) (*word, error) {
+		var none *word
+		return copied(none), nil
+	}))
 	func() {
 		defer func() {
 			if recover() == nil {

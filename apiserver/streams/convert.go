@@ -2,8 +2,6 @@ package streams
 
 import (
 	imagev1 "github.com/openshift/api/image/v1"
-	"k8s.io/apimachinery/pkg/conversion"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	storev1 "istag.dev/store/v1"
 )
@@ -54,42 +52,4 @@ func withItems(tags []imagev1.NamedTagEventList) []imagev1.NamedTagEventList {
 		}
 	}
 	return out
-}
-
-// AddConversions makes StreamRecord the internal version of ImageStream in a scheme.
-func AddConversions(scheme *runtime.Scheme) error {
-	for _, add := range []struct {
-		from, to any
-		convert  conversion.ConversionFunc
-	}{
-		{(*storev1.StreamRecord)(nil), (*imagev1.ImageStream)(nil), func(in, out any, _ conversion.Scope) error {
-			*out.(*imagev1.ImageStream) = *ToAPI(in.(*storev1.StreamRecord))
-			return nil
-		}},
-		{(*imagev1.ImageStream)(nil), (*storev1.StreamRecord)(nil), func(in, out any, _ conversion.Scope) error {
-			*out.(*storev1.StreamRecord) = *FromAPI(in.(*imagev1.ImageStream))
-			return nil
-		}},
-		{(*storev1.StreamRecordList)(nil), (*imagev1.ImageStreamList)(nil), func(in, out any, _ conversion.Scope) error {
-			from, to := in.(*storev1.StreamRecordList), out.(*imagev1.ImageStreamList)
-			to.ListMeta, to.Items = from.ListMeta, make([]imagev1.ImageStream, 0, len(from.Items))
-			for i := range from.Items {
-				to.Items = append(to.Items, *ToAPI(&from.Items[i]))
-			}
-			return nil
-		}},
-		{(*imagev1.ImageStreamList)(nil), (*storev1.StreamRecordList)(nil), func(in, out any, _ conversion.Scope) error {
-			from, to := in.(*imagev1.ImageStreamList), out.(*storev1.StreamRecordList)
-			to.ListMeta, to.Items = from.ListMeta, make([]storev1.StreamRecord, 0, len(from.Items))
-			for i := range from.Items {
-				to.Items = append(to.Items, *FromAPI(&from.Items[i]))
-			}
-			return nil
-		}},
-	} {
-		if err := scheme.AddConversionFunc(add.from, add.to, add.convert); err != nil {
-			return err
-		}
-	}
-	return nil
 }
