@@ -88,7 +88,7 @@ func PullSpec(record *storev1.StreamRecord, tag string) (spec string, ok bool) {
 }
 
 // statusTag returns the status entry of a tag, made if there is none. Entries stay sorted by tag.
-// Items is never nil: the CRD's schema requires the field and refuses null.
+// Items is never nil, so that a record compares equal to what is read back of it.
 func statusTag(status *imagev1.ImageStreamStatus, tag string) *imagev1.NamedTagEventList {
 	i, found := slices.BinarySearchFunc(status.Tags, tag, func(l imagev1.NamedTagEventList, tag string) int {
 		return strings.Compare(l.Tag, tag)

@@ -82,8 +82,8 @@ func unavailable(message string) error {
 	return err
 }
 
-// refused is the error for an object that our own validation let through and that the records' schema or
-// a policy on them does not: no fault of the user's, whatever the code was.
+// refused is the error for an object that our own validation let through and that the cluster, or a
+// policy on records, does not: no fault of the user's, whatever the code was.
 func (s *crdStorage[T, P]) refused(status *apierrors.StatusError, p place) error {
 	var reasons []string
 	if details := status.ErrStatus.Details; details != nil {

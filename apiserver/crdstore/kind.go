@@ -87,7 +87,7 @@ var images = kind[storev1.ImageRecord, *storev1.ImageRecord]{
 	},
 }
 
-// withItems returns the tags with no list of items nil, which the records' schema refuses.
+// withItems returns the tags with no list of items nil, so that what is read back is what was written.
 func withItems(tags []imagev1.NamedTagEventList) []imagev1.NamedTagEventList {
 	var mended []imagev1.NamedTagEventList
 	for i := range tags {

@@ -42,7 +42,7 @@ func FromAPI(in *imagev1.ImageStream) *storev1.StreamRecord {
 	return out
 }
 
-// withItems gives every tag a list, be it empty: the schema of records wants one.
+// withItems gives every tag a list, be it empty, as records have it.
 func withItems(tags []imagev1.NamedTagEventList) []imagev1.NamedTagEventList {
 	out := make([]imagev1.NamedTagEventList, len(tags))
 	copy(out, tags)

@@ -150,7 +150,7 @@ func (r *Reconciler) write(ctx context.Context, before, after *storev1.StreamRec
 		return err
 	}
 	for _, n := range notices {
-		n.send(ctx, r.recorder, after)
+		n.Send(ctx, r.recorder, after, action)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package follower
 
 import (
 	"net/http"
-	"strings"
 	"testing"
 
 	imagev1 "github.com/openshift/api/image/v1"
@@ -86,12 +85,5 @@ func TestAdd(t *testing.T) {
 	}
 	if err := Add(mgr, Options{}); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestNoteFits(t *testing.T) {
-	got := clipNote(strings.Repeat("é", maxNote))
-	if len(got) > maxNote || !strings.HasSuffix(got, "é…") {
-		t.Errorf("the API server refuses events with a note over %d bytes: %d", maxNote, len(got))
 	}
 }

@@ -1,15 +1,11 @@
 package importer
 
 import (
-	"context"
 	"fmt"
-	"strings"
 
 	imagev1 "github.com/openshift/api/image/v1"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/tools/events"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"istag.dev/resolver/notice"
 	"istag.dev/store"
 	storev1 "istag.dev/store/v1"
 )
@@ -22,37 +18,22 @@ const (
 	action = "Import"
 )
 
-// maxNote is the most that the API server takes in an event's note.
-const maxNote = 1024
-
-// notice is an event that says what one write changed.
-type notice struct{ eventType, reason, note string }
-
-func (n notice) send(ctx context.Context, recorder events.EventRecorder, record *storev1.StreamRecord) {
-	log.FromContext(ctx).Info("tag changed", "reason", n.reason, "note", n.note)
-	recorder.Eventf(record, nil, n.eventType, n.reason, action, "%s", clipNote(n.note))
-}
-
 // changes returns what the difference between two states of a record is worth telling: imports that
 // brought another image, and failures other than before. Comparing states rather than counting calls
 // is what keeps a repeated reconcile from telling anything twice.
-func changes(before, after *storev1.StreamRecord) []notice {
-	var notices []notice
+func changes(before, after *storev1.StreamRecord) []notice.Notice {
+	var notices []notice.Notice
 	for i := range after.Status.Tags {
 		tag := after.Status.Tags[i].Tag
 		was, is := store.Latest(&before.Status, tag), store.Latest(&after.Status, tag)
 		if is != nil && is.Image != "" && (was == nil || was.Image != is.Image) {
 			if source, ok := importedFrom(after, tag, is); ok {
-				notices = append(notices, notice{
-					corev1.EventTypeNormal, ReasonTagImported, fmt.Sprintf("tag %q is now %s (from %s)", tag, is.Image, source),
-				})
+				notices = append(notices, notice.Normal(ReasonTagImported, fmt.Sprintf("tag %q is now %s (from %s)", tag, is.Image, source)))
 			}
 		}
 		old, failure := store.ImportFailure(&before.Status, tag), store.ImportFailure(&after.Status, tag)
 		if failure != nil && (old == nil || old.Reason != failure.Reason || old.Message != failure.Message) {
-			notices = append(notices, notice{
-				corev1.EventTypeWarning, ReasonImportFailed, fmt.Sprintf("tag %q: %s: %s", tag, failure.Reason, failure.Message),
-			})
+			notices = append(notices, notice.Warning(ReasonImportFailed, fmt.Sprintf("tag %q: %s: %s", tag, failure.Reason, failure.Message)))
 		}
 	}
 	return notices
@@ -67,12 +48,4 @@ func importedFrom(record *storev1.StreamRecord, tag string, event *imagev1.TagEv
 		}
 	}
 	return "", false
-}
-
-func clipNote(note string) string {
-	if len(note) <= maxNote {
-		return note
-	}
-	const more = "…"
-	return strings.ToValidUTF8(note[:maxNote-len(more)], "") + more
 }

@@ -497,13 +497,6 @@ func TestAdd(t *testing.T) {
 	}
 }
 
-func TestNoteFits(t *testing.T) {
-	got := clipNote(strings.Repeat("é", maxNote))
-	if len(got) > maxNote || !strings.HasSuffix(got, "é…") {
-		t.Errorf("the API server refuses events with a note over %d bytes: %d", maxNote, len(got))
-	}
-}
-
 func BenchmarkIdleResync(b *testing.B) {
 	record := stream("app")
 	for i := range 10 {
