@@ -144,6 +144,7 @@ func TestClusterRunsWorkloads(t *testing.T) {
 	}
 
 	c.checkBroken(t)
+	c.checkRestart(t)
 
 	// As a test process that dies would.
 	if err := c.stdin.Close(); err != nil {
@@ -170,6 +171,25 @@ func (c *command) checkBroken(t *testing.T) {
 		c.kubectl(t, "rollout", "undo", "deployment/web")
 		c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=60s")
 	}
+}
+
+// checkRestart checks that the API server is started again when that is asked for, and that the cluster survives it.
+func (c *command) checkRestart(t *testing.T) {
+	t.Helper()
+	if err := c.process.Signal(syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	var now State
+	eventually(t, "the state tells of another API server", func() bool {
+		data, err := os.ReadFile(filepath.Join(c.Dir, stateFile))
+		return err == nil && json.Unmarshal(data, &now) == nil && now.PIDs[apiserverName] != c.PIDs[apiserverName]
+	})
+	c.PIDs = now.PIDs
+	eventually(t, "it is ready", func() bool {
+		return exec.Command(c.Kubectl, "--kubeconfig", c.Kubeconfig, "get", "--raw", "/readyz").Run() == nil
+	})
+	c.kubectl(t, "create", "deployment", "after", "--image=example.com/web:1")
+	c.kubectl(t, "rollout", "status", "deployment/after", "--timeout=60s")
 }
 
 // TestClusterBesideAnother runs at the same time as the one above.

@@ -2,15 +2,17 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"strconv"
 )
 
 const (
-	loopback    = "127.0.0.1"
-	serviceCIDR = "10.96.0.0/16"
-	podCIDR     = "10.244.0.0/16"
+	loopback      = "127.0.0.1"
+	apiserverName = "kube-apiserver"
+	serviceCIDR   = "10.96.0.0/16"
+	podCIDR       = "10.244.0.0/16"
 )
 
 // ports are those of one attempt to start a cluster.
@@ -18,14 +20,21 @@ type ports struct {
 	etcdClient, etcdPeer, apiserver, controllerManager, scheduler, registry, privateRegistry int
 }
 
+// The ports are below the range that the kernel takes those of clients from, or a
+// connection could take one while its server is started again.
+const (
+	lowestPort  = 20000
+	highestPort = 32000
+)
+
 // choosePorts finds ports that are free now. They are all held until the last
-// one is found, or the kernel could give the same one twice.
+// one is found, so that none is found twice.
 func choosePorts() (*ports, error) {
 	p := &ports{}
 	for _, into := range []*int{
 		&p.etcdClient, &p.etcdPeer, &p.apiserver, &p.controllerManager, &p.scheduler, &p.registry, &p.privateRegistry,
 	} {
-		listener, err := net.Listen("tcp", address(0))
+		listener, err := listenAnywhere()
 		if err != nil {
 			return nil, fmt.Errorf("choose a port: %w", err)
 		}
@@ -33,6 +42,16 @@ func choosePorts() (*ports, error) {
 		*into = listener.Addr().(*net.TCPAddr).Port
 	}
 	return p, nil
+}
+
+// listenAnywhere takes any port that is free.
+func listenAnywhere() (listener net.Listener, err error) {
+	for range 100 {
+		if listener, err = net.Listen("tcp", address(lowestPort+rand.IntN(highestPort-lowestPort))); err == nil {
+			return listener, nil
+		}
+	}
+	return nil, err
 }
 
 // address is port on the loopback interface.
@@ -64,7 +83,7 @@ func (c *cluster) startEtcd() error {
 // startAPIServer starts the API server, with the admission plugins that it
 // enables by default and RBAC.
 func (c *cluster) startAPIServer() error {
-	return c.processes.start("kube-apiserver", c.built.Paths["kube-apiserver"],
+	return c.processes.start(apiserverName, c.built.Paths[apiserverName],
 		"--bind-address="+loopback,
 		"--secure-port="+strconv.Itoa(c.ports.apiserver),
 		"--advertise-address="+loopback,

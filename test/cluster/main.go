@@ -6,9 +6,10 @@
 //	cluster build             build the binaries (minutes, once)
 //	cluster run --dir DIR     run a cluster until SIGINT or SIGTERM
 //
-// `cluster run` prints one line of JSON when all is ready, see [State]. Any
-// number of clusters run side by side. This is a module of its own so that the
-// versions of Kubernetes it builds never become the product's.
+// `cluster run` prints one line of JSON when all is ready, see [State]. From then
+// on SIGUSR1 has its API server killed and started again. Any number of clusters
+// run side by side. This is a module of its own so that the versions of Kubernetes
+// it builds never become the product's.
 package main
 
 import (
@@ -82,6 +83,10 @@ func newRunCommand() *cobra.Command {
 				ctx, cancel = context.WithCancelCause(ctx)
 				go waitForEnd(command.InOrStdin(), cancel)
 			}
+			restart := make(chan os.Signal, 1)
+			signal.Notify(restart, syscall.SIGUSR1)
+			defer signal.Stop(restart)
+			options.Restart = restart
 			options.Progress = command.ErrOrStderr()
 			options.Ready = func(state *State) error { return json.NewEncoder(command.OutOrStdout()).Encode(state) }
 			return Run(ctx, options)

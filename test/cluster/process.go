@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +24,8 @@ type process struct {
 	name    string
 	logFile string
 	command *exec.Cmd
+	// replaced says, under the lock of the processes, that its end is wanted.
+	replaced bool
 	// exited is closed once the process is gone and err is set.
 	exited chan struct{}
 	err    error
@@ -45,13 +48,45 @@ type processes struct {
 func (p *processes) start(name, path string, args ...string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.stopping {
-		return fmt.Errorf("start %s: the cluster is ending", name)
-	}
-	child := &process{name: name, logFile: filepath.Join(p.logsDir, name+".log"), exited: make(chan struct{})}
-	log, err := os.Create(child.logFile)
+	child, err := p.launch(os.O_TRUNC, name, path, args)
 	if err != nil {
 		return err
+	}
+	p.running = append(p.running, child)
+	return nil
+}
+
+// restart kills a component and starts it again as it was. Its log goes on.
+func (p *processes) restart(name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at := slices.IndexFunc(p.running, func(c *process) bool { return c.name == name })
+	if at < 0 {
+		return fmt.Errorf("restart %s: it does not run", name)
+	}
+	old := p.running[at]
+	old.replaced = true
+	_ = syscall.Kill(-old.command.Process.Pid, syscall.SIGKILL)
+	p.mu.Unlock()
+	<-old.exited
+	p.mu.Lock()
+	child, err := p.launch(os.O_APPEND, name, old.command.Path, old.command.Args[1:])
+	if err != nil {
+		return err
+	}
+	p.running[at] = child
+	return nil
+}
+
+// launch runs a binary with its output in a log, opened by the flag given. The caller holds mu.
+func (p *processes) launch(flag int, name, path string, args []string) (*process, error) {
+	if p.stopping {
+		return nil, fmt.Errorf("start %s: the cluster is ending", name)
+	}
+	child := &process{name: name, logFile: filepath.Join(p.logsDir, name+".log"), exited: make(chan struct{})}
+	log, err := os.OpenFile(child.logFile, os.O_CREATE|os.O_WRONLY|flag, 0o666)
+	if err != nil {
+		return nil, err
 	}
 	// The child has its own descriptor.
 	defer log.Close()
@@ -60,11 +95,10 @@ func (p *processes) start(name, path string, args ...string) error {
 	child.command.Env = childEnvironment()
 	child.command.SysProcAttr = childAttributes()
 	if err := child.command.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", name, err)
+		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	p.running = append(p.running, child)
 	go p.wait(child)
-	return nil
+	return child, nil
 }
 
 // wait reaps the child and reports a death nobody asked for.
@@ -75,9 +109,9 @@ func (p *processes) wait(child *process) {
 	child.err = err
 	close(child.exited)
 	p.mu.Lock()
-	stopping := p.stopping
+	wanted := p.stopping || child.replaced
 	p.mu.Unlock()
-	if !stopping {
+	if !wanted {
 		p.died(&exitError{name: child.name, err: err, logFile: child.logFile, tail: tail(child.logFile)})
 	}
 }

@@ -101,6 +101,36 @@ func TestStopIsInReverseOrder(t *testing.T) {
 	}
 }
 
+func TestRestart(t *testing.T) {
+	dir := t.TempDir()
+	p := &processes{logsDir: dir, grace: 5 * time.Second, died: func(err error) { t.Errorf("reported as died: %v", err) }}
+	t.Cleanup(p.stop)
+	if err := p.start("etcd", "/bin/sh", "-c", "sleep 600"); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "file")
+	if err := p.start("api", "/bin/sh", "-c", `trap "" TERM; echo started; echo $$ >"$0"; while :; do sleep 0.01; done`, file); err != nil {
+		t.Fatal(err)
+	}
+	before, old := p.pids(), readPID(t, file)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.restart("api"); err != nil {
+		t.Fatal(err)
+	}
+	now := readPID(t, file)
+	if alive(old) || now == old || p.pids()["api"] != now || p.pids()["etcd"] != before["etcd"] {
+		t.Errorf("one process takes the place of another, and no other's: %v, then %v", before, p.pids())
+	}
+	if log, err := os.ReadFile(filepath.Join(dir, "api.log")); err != nil || string(log) != "started\nstarted\n" {
+		t.Errorf("the log goes on: %q, %v", log, err)
+	}
+	if err := p.restart("nonesuch"); err == nil {
+		t.Error("what does not run cannot be started again")
+	}
+}
+
 func TestUnexpectedEndIsReported(t *testing.T) {
 	died := make(chan error, 1)
 	p := &processes{logsDir: t.TempDir(), grace: time.Second, died: func(err error) { died <- err }}

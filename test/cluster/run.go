@@ -35,6 +35,9 @@ type Options struct {
 	Progress io.Writer
 	// Ready is called once, when everything is ready. An error ends the cluster.
 	Ready func(*State) error
+	// Restart, once everything is ready, has the API server killed and started
+	// again for each value. The state is written anew then.
+	Restart <-chan os.Signal
 }
 
 // cluster is one attempt to run one.
@@ -68,7 +71,7 @@ func Run(ctx context.Context, options Options) (err error) {
 	defer func() { err = errors.Join(err, removeState(dir)) }()
 	for attempt := 1; ; attempt++ {
 		c := &cluster{dir: dir, built: built, progress: options.Progress}
-		err := c.run(ctx, options.Ready)
+		err := c.run(ctx, &options)
 		if attempt > 1 || !isPortTaken(err) {
 			return err
 		}
@@ -103,7 +106,7 @@ func removeState(dir string) error {
 
 // run starts everything, waits for ctx or for a component to die, and ends
 // everything.
-func (c *cluster) run(ctx context.Context, ready func(*State) error) error {
+func (c *cluster) run(ctx context.Context, options *Options) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	c.processes = &processes{logsDir: c.logsDir(), grace: stopGrace, died: cancel}
@@ -118,15 +121,33 @@ func (c *cluster) run(ctx context.Context, ready func(*State) error) error {
 		return err
 	}
 	fmt.Fprintf(c.progress, "ready in %s\n", time.Since(begun).Round(10*time.Millisecond))
-	if err := ready(state); err != nil {
+	if err := options.Ready(state); err != nil {
 		return err
 	}
-	<-ctx.Done()
-	var exit *exitError
-	if errors.As(context.Cause(ctx), &exit) {
-		return exit
+	for {
+		select {
+		case <-options.Restart:
+			if err := c.restartAPIServer(state); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			var exit *exitError
+			if errors.As(context.Cause(ctx), &exit) {
+				return exit
+			}
+			return nil
+		}
 	}
-	return nil
+}
+
+// restartAPIServer kills the API server and starts it again.
+func (c *cluster) restartAPIServer(state *State) error {
+	if err := c.processes.restart(apiserverName); err != nil {
+		return err
+	}
+	state.PIDs = c.processes.pids()
+	fmt.Fprintln(c.progress, "restarted the API server")
+	return state.write()
 }
 
 // end stops every process.

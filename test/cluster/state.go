@@ -14,7 +14,8 @@ const stateFile = "cluster.json"
 // State is what `cluster run` prints, as one line of JSON on standard output,
 // once everything is ready. The same JSON is in the file cluster.json of the
 // cluster's folder from that moment until the cluster ends: when the file is
-// not there, the cluster is not (yet, or any more) usable.
+// not there, the cluster is not (yet, or any more) usable. When the API server is
+// started again, the file is written anew.
 //
 // All paths are absolute. All addresses are on 127.0.0.1.
 type State struct {
