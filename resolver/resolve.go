@@ -26,8 +26,9 @@ type Reason string
 // Reasons, by outcome.
 const (
 	// Pinned:
-	ReasonLocalLookup Reason = "LocalLookup" // the stream's lookup policy is local
-	ReasonOptIn       Reason = "OptIn"       // the object asks for all its names to be looked up
+	ReasonLocalLookup  Reason = "LocalLookup"  // the stream's lookup policy is local
+	ReasonOptIn        Reason = "OptIn"        // the object asks for all its names to be looked up
+	ReasonRegistryHost Reason = "RegistryHost" // the name states a host by which streams are named in full
 
 	// Left:
 	ReasonNotAnImage     Reason = "NotAnImage"     // the text is not an image name
@@ -36,12 +37,18 @@ const (
 	ReasonNoStream       Reason = "NoStream"       // the namespace has no stream of that name
 	ReasonNotLocalStream Reason = "NotLocalStream" // the stream's lookup policy is not local
 
-	// Unresolved:
+	// Unresolved, or Left if the name states a host:
 	ReasonNoTag        Reason = "NoTag"        // the stream has no such tag
 	ReasonNotImported  Reason = "NotImported"  // the tag never had an image, and nothing failed
 	ReasonImportFailed Reason = "ImportFailed" // the tag never had an image and its last import failed
 	ReasonReference    Reason = "Reference"    // the tag is a reference, which has no digest
 )
+
+// Hosts knows the registry hosts by which streams are named in full: host/namespace/stream:tag.
+type Hosts interface {
+	// Integrated reports whether a host, with its port if it has one, is one of them.
+	Integrated(host string) bool
+}
 
 // Request asks what an image name means.
 type Request struct {
@@ -52,14 +59,27 @@ type Request struct {
 	// OptIn says that the object asks for all its names to be looked up, whatever the streams'
 	// policies and whatever registry the names state (OpenShift's resolve-names annotation).
 	OptIn bool
+	// Hosts may be nil: there are none, then.
+	Hosts Hosts
 }
 
 // Decision is what an image name means, and why.
 type Decision struct {
 	Outcome Outcome
 	Reason  Reason
-	// Istag is the image stream tag that was looked up, "stream:tag"; empty if none was.
+	// Namespace and Stream that were looked up; empty if none was.
+	Namespace, Stream string
+	// Tag of the stream that was looked up.
+	Tag string
+	// Istag is both, "stream:tag", or "namespace/stream:tag" if the stream is of another namespace;
+	// empty if the name can mean no stream.
 	Istag string
+	// Absent says that there is no such stream in the snapshot. A newer one may have it.
+	Absent bool
+	// Awaited says that the name will mean an image once an import that goes on is done.
+	Awaited bool
+	// Local says that the name can mean a stream of the namespace alone: it is short, or the object opted in.
+	Local bool
 	// PullSpec takes the name's place; empty unless the outcome is Pinned.
 	PullSpec string
 	// Generation is the stream's; 0 if there is no stream.
@@ -67,64 +87,113 @@ type Decision struct {
 	// MovedBy is the user who moved the tag to what it means, empty if that is not known or the outcome
 	// is not Pinned.
 	MovedBy string
-	// Message says to the user what is wrong and what to do; empty unless the outcome is Unresolved.
+	// Failure is the message of the tag's last import if that failed and PullSpec is an older image's.
+	Failure string
+	// Message says to the user what is wrong and what to do; empty unless a stream was found that has no
+	// image for the name.
 	Message string
 }
 
 // Resolve decides what an image name means. The rules are those of OpenShift's image policy
-// admission, but for one: a name of a stream with local lookup that has no image is Unresolved
-// rather than left for a public registry to answer.
+// admission, but for two: a name of a stream with local lookup that has no image is Unresolved
+// rather than left for a public registry to answer, and a stream whose name has dots can be named.
 func Resolve(snapshot store.Snapshot, r Request) Decision {
-	ref, reason := localName(r)
+	name, reason := nameOf(r)
 	if reason != "" {
 		return Decision{Outcome: Left, Reason: reason}
 	}
-	d := Decision{Istag: store.TagName(ref.Name, ref.Tag)}
-	stream, ok := snapshot.Stream(r.Namespace, ref.Name)
+	d := Decision{Namespace: name.namespace, Stream: name.stream, Tag: name.tag, Local: !name.full}
+	stream, ok := snapshot.Stream(name.namespace, name.stream)
 	if !ok {
-		d.Outcome, d.Reason = Left, ReasonNoStream
+		d.Outcome, d.Reason, d.Absent = Left, ReasonNoStream, true
+		if name.dotted {
+			// As OpenShift has it: a registry's name, and nothing else.
+			d.Reason = ReasonNotLocalName
+			return d
+		}
+	}
+	d.Istag = store.TagName(name.stream, name.tag)
+	if name.namespace != r.Namespace {
+		d.Istag = name.namespace + "/" + d.Istag
+	}
+	if !ok {
 		return d
 	}
 	d.Generation = stream.Generation
-	if !stream.Local && !r.OptIn {
+	if d.Local && !stream.Local && !r.OptIn {
 		d.Outcome, d.Reason = Left, ReasonNotLocalStream
 		return d
 	}
-	tag, ok := stream.Tag(ref.Tag)
+	tag, ok := stream.Tag(name.tag)
 	if !ok || tag.Image == "" {
-		d.Outcome = Unresolved
-		d.Reason, d.Message = explain(stream, ref.Tag, tag, ok)
+		d.Outcome, d.Awaited = Unresolved, tag.Awaited
+		if !d.Local {
+			d.Outcome = Left // its host knows no other image by that name
+		}
+		d.Reason, d.Message = explain(stream, name.tag, tag, ok)
 		return d
 	}
-	d.Outcome, d.Reason, d.PullSpec, d.MovedBy = Pinned, ReasonLocalLookup, tag.Pinned, tag.MovedBy
-	if r.OptIn {
+	d.Outcome, d.Reason, d.PullSpec, d.MovedBy, d.Failure = Pinned, ReasonLocalLookup, tag.Pinned, tag.MovedBy, tag.Failure
+	switch {
+	case r.OptIn:
 		d.Reason = ReasonOptIn
+	case name.full:
+		d.Reason = ReasonRegistryHost
 	}
 	return d
 }
 
-// localName returns the stream and tag that a name may mean, as Name and Tag of its reference, or the
-// reason why it cannot mean any.
-func localName(r Request) (Reference, Reason) {
+// streamName is the stream and the tag that an image name may mean.
+type streamName struct {
+	namespace, stream, tag string
+	full                   bool // the name states a host and is no short one
+	dotted                 bool // OpenShift takes the name for that of a registry
+}
+
+// nameOf returns what a name may mean, or the reason why it cannot mean any tag of a stream.
+func nameOf(r Request) (streamName, Reason) {
+	full := false
 	// Most images name a registry. That they mean no stream is seen without taking them apart.
-	if !r.OptIn && strings.Contains(r.Image, "/") {
-		if strings.Contains(r.Image, "@") {
-			return Reference{}, ReasonDigest
+	if host, _, path := strings.Cut(r.Image, "/"); path && !r.OptIn {
+		switch full = r.Hosts != nil && r.Hosts.Integrated(host); {
+		case strings.Contains(r.Image, "@"):
+			return streamName{}, ReasonDigest
+		case !full:
+			return streamName{}, ReasonNotLocalName
 		}
-		return Reference{}, ReasonNotLocalName
 	}
 	ref, err := ParseReference(r.Image)
 	switch {
 	case err != nil:
-		return ref, ReasonNotAnImage
+		return streamName{}, ReasonNotAnImage
 	case ref.ID != "":
-		return ref, ReasonDigest
-	case ref.Name == "" || strings.Contains(ref.Name, "/"): // no stream has such a name
-		return ref, ReasonNotLocalName
-	case ref.Tag == "":
-		ref.Tag = store.DefaultTag
+		return streamName{}, ReasonDigest
 	}
-	return ref, ""
+	name := streamName{namespace: r.Namespace, stream: ref.Name, tag: ref.Tag, full: full}
+	if full && ref.Namespace != "" {
+		name.namespace = ref.Namespace
+	}
+	if ref.Name == "" {
+		name.stream, name.tag, _ = strings.Cut(ref.Registry, ":")
+		name.dotted = true
+	}
+	if name.stream == "" || strings.Contains(name.stream, "/") { // no stream has such a name
+		return streamName{}, ReasonNotLocalName
+	}
+	if name.tag == "" {
+		name.tag = store.DefaultTag
+	}
+	return name, ""
+}
+
+// IsCandidate reports whether a name may mean a tag of a stream, as far as can be told without taking it apart
+// and without knowing any stream. It errs on the side of yes.
+func IsCandidate(r Request) bool {
+	if r.Image == "" || strings.Contains(r.Image, "@") {
+		return false
+	}
+	host, _, path := strings.Cut(r.Image, "/")
+	return !path || r.OptIn || r.Hosts != nil && r.Hosts.Integrated(host)
 }
 
 // mostNames bounds how many tags an error message lists.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unique"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
@@ -35,6 +36,8 @@ type Tag struct {
 	Pinned string
 	// Reference says that the tag has a pull spec but no digest, because it is never imported.
 	Reference bool
+	// Awaited says that the tag follows something, and that its first import is neither done nor failed.
+	Awaited bool
 	// Failure is the message of the last import if it failed, else empty.
 	Failure string
 	// MovedBy is the user who asked for what the tag means, empty if that is not known.
@@ -96,6 +99,8 @@ func newTag(record *storev1.StreamRecord, name string) Tag {
 	}
 	event := Latest(&record.Status, name)
 	if event == nil {
+		from := SpecTag(&record.Spec, name)
+		tag.Awaited = from != nil && from.From != nil && !from.Reference && tag.Failure == ""
 		return tag
 	}
 	if event.Image == "" {
@@ -176,11 +181,15 @@ type Index struct {
 	current atomic.Pointer[Snapshot]
 	synced  chan struct{}
 	once    sync.Once
+
+	// heard is when the reflector last spoke, in nanoseconds after created: by a clock that nobody sets.
+	created time.Time
+	heard   atomic.Int64
 }
 
 // NewIndex returns an empty index.
 func NewIndex() *Index {
-	x := &Index{synced: make(chan struct{})}
+	x := &Index{synced: make(chan struct{}), created: time.Now()}
 	x.current.Store(&Snapshot{tree: iradix.New[*Stream]()})
 	return x
 }
@@ -188,8 +197,26 @@ func NewIndex() *Index {
 // Snapshot returns the index as it is now.
 func (x *Index) Snapshot() Snapshot { return *x.current.Load() }
 
+// Watch returns the index as it is now, and a channel that is closed once what it says of one stream is
+// no longer all there is to know. It can be closed early: for a neighbour, or for nothing.
+func (x *Index) Watch(namespace, name string) (Snapshot, <-chan struct{}) {
+	now := x.Snapshot()
+	changed, _, _ := now.tree.Root().GetWatch(indexKey(namespace, name))
+	return now, changed
+}
+
 // Synced is closed once the index holds a full list of the streams.
 func (x *Index) Synced() <-chan struct{} { return x.synced }
+
+// Heard returns when the index last heard from the API server, by whatever it said; the zero time if
+// it never did.
+func (x *Index) Heard() time.Time {
+	after := x.heard.Load()
+	if after == 0 {
+		return time.Time{}
+	}
+	return x.created.Add(time.Duration(after))
+}
 
 // Add puts a *storev1.StreamRecord into the index.
 func (x *Index) Add(obj any) error {
@@ -198,10 +225,9 @@ func (x *Index) Add(obj any) error {
 		return err
 	}
 	stream := NewStream(record)
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	next := x.Snapshot().With(stream)
-	x.current.Store(&next)
+	x.write(func(txn *iradix.Txn[*Stream]) {
+		txn.Insert(indexKey(stream.Namespace, stream.Name), stream)
+	})
 	return nil
 }
 
@@ -214,28 +240,49 @@ func (x *Index) Delete(obj any) error {
 	if err != nil {
 		return err
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	tree, _, _ := x.Snapshot().tree.Delete(indexKey(record.Namespace, StreamName(record.Name)))
-	x.current.Store(&Snapshot{tree: tree})
+	x.write(func(txn *iradix.Txn[*Stream]) {
+		txn.Delete(indexKey(record.Namespace, StreamName(record.Name)))
+	})
 	return nil
 }
 
 // Replace makes the index hold exactly the *storev1.StreamRecords given.
 func (x *Index) Replace(list []any, _ string) error {
-	txn := iradix.New[*Stream]().Txn()
+	streams := make([]*Stream, 0, len(list))
 	for _, obj := range list {
 		record, err := asRecord(obj)
 		if err != nil {
 			return err
 		}
-		stream := NewStream(record)
-		txn.Insert(indexKey(stream.Namespace, stream.Name), stream)
+		streams = append(streams, NewStream(record))
 	}
+	x.write(func(txn *iradix.Txn[*Stream]) {
+		txn.DeletePrefix(nil)
+		for _, stream := range streams {
+			txn.Insert(indexKey(stream.Namespace, stream.Name), stream)
+		}
+	})
+	x.once.Do(func() { close(x.synced) })
+	return nil
+}
+
+// write changes the index, and tells those who watch once the change can be seen.
+func (x *Index) write(change func(*iradix.Txn[*Stream])) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.current.Store(&Snapshot{tree: txn.Commit()})
-	x.once.Do(func() { close(x.synced) })
+	txn := x.Snapshot().tree.Txn()
+	txn.TrackMutate(true)
+	change(txn)
+	x.current.Store(&Snapshot{tree: txn.CommitOnly()})
+	x.hear()
+	txn.Notify()
+}
+
+func (x *Index) hear() { x.heard.Store(int64(max(1, time.Since(x.created)))) }
+
+// Bookmark hears that there is nothing new: with it the API server speaks at least every minute or so.
+func (x *Index) Bookmark(string) error {
+	x.hear()
 	return nil
 }
 

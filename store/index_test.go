@@ -32,7 +32,7 @@ func TestNewStream(t *testing.T) {
 	want := []Tag{
 		{Name: "digest", Image: digestA, Pinned: "quay.io/a/b@" + digestA},
 		{Name: "failed", Failure: "no"},
-		{Name: "pending"},
+		{Name: "pending", Awaited: true},
 		{Name: "port", Image: digestA, Pinned: "reg:5000/a/b@" + digestA},
 		{Name: "reference", Reference: true},
 	}
@@ -128,6 +128,119 @@ func TestIndexSnapshots(t *testing.T) {
 	}
 	if _, ok := (Snapshot{}).Stream("shop", "a"); ok {
 		t.Error("the zero snapshot is empty")
+	}
+}
+
+func TestTagIsAwaited(t *testing.T) {
+	failed := []imagev1.TagEventCondition{{Type: imagev1.ImportSuccess, Status: corev1.ConditionFalse, Message: "no"}}
+	r := recordOf("a", fromImage("new", "quay.io/a/b:1"), fromImage("failed", "quay.io/a/b:2"), fromImage("done", "quay.io/a/b:3"), imagev1.TagReference{Name: "empty"})
+	reference := fromImage("reference", "quay.io/a/b:4")
+	reference.Reference = true
+	r.Spec.Tags = append(r.Spec.Tags, reference)
+	r.Status.Tags = []imagev1.NamedTagEventList{
+		{Tag: "done", Items: []imagev1.TagEvent{event("quay.io/a/b@"+digestA, digestA, 1, t0)}},
+		{Tag: "failed", Items: []imagev1.TagEvent{}, Conditions: failed},
+	}
+	cases := map[string]struct {
+		reason string
+		want   bool
+	}{
+		"new":       {"its import goes on", true},
+		"failed":    {"its import is over, for now", false},
+		"done":      {"it has an image", false},
+		"empty":     {"it follows nothing", false},
+		"reference": {"a reference is never imported", false},
+	}
+	s := NewStream(r)
+	for name, tc := range cases {
+		if tag, ok := s.Tag(name); !ok || tag.Awaited != tc.want {
+			t.Errorf("%s: tag %q: awaited %v, want %v", tc.reason, name, tag.Awaited, tc.want)
+		}
+	}
+}
+
+func TestIndexWatch(t *testing.T) {
+	x := NewIndex()
+	if err := x.Replace([]any{recordOf("a"), recordOf("b")}, "1"); err != nil {
+		t.Fatal(err)
+	}
+	closed := func(c <-chan struct{}) bool {
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
+	}
+	steps := []struct {
+		reason, name string
+		change       func() error
+		tells        bool
+	}{
+		{"a stream that changes is told of", "a", func() error { return x.Update(recordOf("a")) }, true},
+		{"another that changes is not", "a", func() error { return x.Update(recordOf("b")) }, false},
+		{"a stream that comes is told of", "new", func() error { return x.Add(recordOf("new")) }, true},
+		{"one that goes too", "new", func() error { return x.Delete(recordOf("new")) }, true},
+		{"after a new list nothing is certain", "b", func() error { return x.Replace([]any{recordOf("b")}, "2") }, true},
+	}
+	for _, s := range steps {
+		before, changed := x.Watch("shop", s.name)
+		if closed(changed) {
+			t.Errorf("%s: but nothing has changed yet", s.reason)
+		}
+		// Private snapshots share parts with the index and must not disturb it.
+		before.With(NewStream(recordOf(s.name)))
+		if err := s.change(); err != nil {
+			t.Fatal(err)
+		}
+		if closed(changed) != s.tells {
+			t.Errorf("%s: told: %v", s.reason, closed(changed))
+		}
+	}
+}
+
+// TestIndexWatchOfMany replaces more streams than the index keeps account of one by one.
+func TestIndexWatchOfMany(t *testing.T) {
+	var list []any
+	for i := range 5000 {
+		list = append(list, recordOf(fmt.Sprintf("s%d", i)))
+	}
+	x := NewIndex()
+	if err := x.Replace(list, "1"); err != nil {
+		t.Fatal(err)
+	}
+	_, changed := x.Watch("shop", "s7")
+	if err := x.Replace(list, "2"); err != nil {
+		t.Fatal(err)
+	}
+	<-changed
+	if got := x.Snapshot().Len(); got != len(list) {
+		t.Errorf("a new list replaces everything: %d streams", got)
+	}
+}
+
+func TestIndexHeard(t *testing.T) {
+	x := NewIndex()
+	if !x.Heard().IsZero() {
+		t.Error("an index has heard nothing at first")
+	}
+	steps := []struct {
+		what string
+		do   func() error
+	}{
+		{"a list", func() error { return x.Replace([]any{recordOf("a")}, "1") }},
+		{"a stream", func() error { return x.Update(recordOf("a")) }},
+		{"a bookmark", func() error { return x.Bookmark("2") }},
+		{"a deletion", func() error { return x.Delete(recordOf("a")) }},
+	}
+	for _, s := range steps {
+		before := time.Now()
+		if err := s.do(); err != nil {
+			t.Fatal(err)
+		}
+		if got := x.Heard(); got.Before(before) || got.After(time.Now()) {
+			t.Errorf("%s is heard: %v, between %v and now", s.what, got, before)
+		}
 	}
 }
 
