@@ -34,13 +34,14 @@ var testSecret = types.NamespacedName{Namespace: "istag-system", Name: "istag-tl
 
 func testOptions() Options {
 	return Options{
-		Namespace:       testSecret.Namespace,
-		Secret:          testSecret.Name,
-		Services:        []string{"istag-webhook", "istag-apiserver"},
-		MutatingWebhook: "istag",
-		APIService:      "v1.image.openshift.io",
-		CertDir:         "/var/run/istag/tls",
-		ExtraDNSNames:   []string{"localhost"},
+		Namespace:         testSecret.Namespace,
+		Secret:            testSecret.Name,
+		Services:          []string{"istag-webhook", "istag-apiserver"},
+		MutatingWebhook:   "istag",
+		ValidatingWebhook: "istag",
+		APIService:        "v1.image.openshift.io",
+		CertDir:           "/var/run/istag/tls",
+		ExtraDNSNames:     []string{"localhost"},
 	}
 }
 

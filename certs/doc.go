@@ -5,7 +5,7 @@
 //
 //	controller (leader)                 API server            webhook, apiserver
 //	  rotator      -> Secret istag-tls  ----- kubelet ----->  tls.crt, tls.key on a volume, reloaded when they change
-//	  trust bundle -> MutatingWebhookConfiguration's and APIService's caBundle
+//	  trust bundle -> caBundle of both webhook configurations and of the APIService
 //
 // AddRotator is the controller's part. Await and AwaitFiles let a server start before its files exist. Mount is the kubelet's
 // part, for processes that run without one. Where somebody else provides the certificate (cert-manager, or an administrator),

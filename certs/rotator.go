@@ -42,6 +42,8 @@ type Options struct {
 	Services []string
 	// MutatingWebhook is the MutatingWebhookConfiguration whose every webhook gets the CA bundle.
 	MutatingWebhook string
+	// ValidatingWebhook is the ValidatingWebhookConfiguration whose every webhook gets it too.
+	ValidatingWebhook string
 	// APIService gets the CA bundle too.
 	APIService string
 	// CertDir is where tls.crt appears once the Secret has been mounted. The rotator only looks whether the file exists;
@@ -59,6 +61,7 @@ func (o Options) validate() error {
 		{"Namespace", o.Namespace},
 		{"Secret", o.Secret},
 		{"MutatingWebhook", o.MutatingWebhook},
+		{"ValidatingWebhook", o.ValidatingWebhook},
 		{"APIService", o.APIService},
 		{"CertDir", o.CertDir},
 	} {

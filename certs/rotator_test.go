@@ -46,6 +46,10 @@ func TestOptionsValidate(t *testing.T) {
 			reason: "A certificate that nothing trusts must not look like success.",
 			change: func(o *Options) { o.MutatingWebhook = "" },
 		},
+		"NoValidatingWebhook": {
+			reason: "One of two webhooks that is not trusted is not called, and nobody would be told.",
+			change: func(o *Options) { o.ValidatingWebhook = "" },
+		},
 		"NoAPIService": {
 			reason: "Nor must one that the API's clients never reach.",
 			change: func(o *Options) { o.APIService = "" },

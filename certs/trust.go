@@ -64,9 +64,15 @@ type target struct {
 	holders func(object map[string]any) ([]map[string]any, error)
 }
 
-func webhookTarget(name string) target {
-	kind := schema.GroupVersionKind{Group: "admissionregistration.k8s.io", Version: "v1", Kind: "MutatingWebhookConfiguration"}
-	return target{kind: kind, name: name, holders: webhookHolders}
+// Kinds of webhook configurations.
+const (
+	mutating   = "MutatingWebhookConfiguration"
+	validating = "ValidatingWebhookConfiguration"
+)
+
+func webhookTarget(kind, name string) target {
+	of := schema.GroupVersionKind{Group: "admissionregistration.k8s.io", Version: "v1", Kind: kind}
+	return target{kind: of, name: name, holders: webhookHolders}
 }
 
 func apiServiceTarget(name string) target {
@@ -109,7 +115,11 @@ func (t target) object() *unstructured.Unstructured {
 // could list all Secrets of the cluster, and list and watch of one name can be granted by name.
 func addTrust(mgr manager.Manager, opts Options) (<-chan struct{}, error) {
 	named := func(name string) fields.Selector { return fields.OneTermEqualSelector("metadata.name", name) }
-	targets := []target{webhookTarget(opts.MutatingWebhook), apiServiceTarget(opts.APIService)}
+	targets := []target{
+		webhookTarget(mutating, opts.MutatingWebhook),
+		webhookTarget(validating, opts.ValidatingWebhook),
+		apiServiceTarget(opts.APIService),
+	}
 	watched := map[client.Object]cache.ByObject{
 		&corev1.Secret{}: {Field: named(opts.Secret), Namespaces: map[string]cache.Config{opts.Namespace: {}}},
 	}

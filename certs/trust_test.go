@@ -248,7 +248,7 @@ func TestTrustReconcile(t *testing.T) {
 			}).Build()
 			r := &trust{
 				reader: c, writer: c, secret: testSecret,
-				targets: []target{webhookTarget("istag"), apiServiceTarget("v1.image.openshift.io")},
+				targets: []target{webhookTarget(mutating, "istag"), apiServiceTarget("v1.image.openshift.io")},
 				clock:   clocktesting.NewFakePassiveClock(now), trusted: make(chan struct{}),
 			}
 			// Twice: the second run must find its work done, and must not close a closed channel.
@@ -274,6 +274,35 @@ func TestTrustReconcile(t *testing.T) {
 				t.Errorf("%s\n(-want, +got):\n%s", tc.reason, diff)
 			}
 		})
+	}
+}
+
+// TestTrustOfBothWebhooks is about the name that they share: they are two objects, and each has its own bundle.
+func TestTrustOfBothWebhooks(t *testing.T) {
+	ca := newCA(t, time.Now())
+	checks := &admissionregistrationv1.ValidatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "istag"},
+		Webhooks:   []admissionregistrationv1.ValidatingWebhook{{Name: "check.istag.dev"}, {Name: "revision.check.istag.dev"}},
+	}
+	c := fake.NewClientBuilder().WithScheme(testScheme(t)).WithObjects(secretOf(ca), configOf(nil), checks).Build()
+	r := &trust{
+		reader: c, writer: c, secret: testSecret,
+		targets: []target{webhookTarget(mutating, "istag"), webhookTarget(validating, "istag")},
+		clock:   clocktesting.NewFakePassiveClock(time.Now()), trusted: make(chan struct{}),
+	}
+	if _, err := r.Reconcile(t.Context(), reconcile.Request{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(checks), checks); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range checks.Webhooks {
+		if diff := cmp.Diff(ca.CertPEM, w.ClientConfig.CABundle); diff != "" {
+			t.Errorf("%s: an API server that does not trust it calls neither (-want +got):\n%s", w.Name, diff)
+		}
+	}
+	if webhooks, _ := bundlesIn(t, c); !cmp.Equal([][]byte{ca.CertPEM}, webhooks) {
+		t.Error("the mutating webhook has no bundle, or another one")
 	}
 }
 

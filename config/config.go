@@ -38,6 +38,7 @@ type Configuration struct {
 	Certificates Certificates `json:"certificates"`
 	Streams      Streams      `json:"streams"`
 	Imports      Imports      `json:"imports"`
+	Policy       Policy       `json:"policy"`
 
 	// Registries says how upstream registries are reached. The longest matching prefix counts.
 	Registries []Registry `json:"registries"`
@@ -49,8 +50,37 @@ type Webhook struct {
 	Address string `json:"address"`
 	// CertDir is the folder of tls.crt and tls.key, which are read again when they change.
 	CertDir string `json:"certDir"`
-	// AuditLog is the file that decisions are appended to, "-" for standard output.
-	AuditLog string `json:"auditLog"`
+	// AuditLog is where decisions are recorded.
+	AuditLog AuditLog `json:"auditLog"`
+	// FirstImportWait is how long a review waits for the first import of a tag that it needs, before it
+	// refuses the object. 0 means not at all.
+	FirstImportWait metav1.Duration `json:"firstImportWait"`
+	// Workloads are the custom resources that have pod specs. The webhook configurations have to send
+	// them as well.
+	Workloads []Workload `json:"workloads,omitempty"`
+}
+
+// AuditLog says where the audit log is written and how much of it is kept.
+type AuditLog struct {
+	// Path is the file that records are appended to, "-" for standard output, which is not rotated.
+	Path string `json:"path"`
+	// MaxSizeMB is the size in megabytes at which a file is put aside and a new one begun.
+	MaxSizeMB int `json:"maxSizeMB"`
+	// MaxFiles is how many files that were put aside are kept. 0 means all.
+	MaxFiles int `json:"maxFiles"`
+	// MaxAgeDays is for how many days they are kept. 0 means for ever.
+	MaxAgeDays int `json:"maxAgeDays"`
+}
+
+// Workload is a kind of custom resource that has a pod spec.
+type Workload struct {
+	// Group and Resource of the custom resource, as in "argoproj.io" and "rollouts".
+	Group    string `json:"group"`
+	Resource string `json:"resource"`
+	// PodSpec is the path of the pod spec in the object: names of fields with dots between them, and
+	// "[*]" after the name of a list or a map of which every element has one, as in
+	// "spec.template.spec" or "spec.workerGroups[*].template.spec".
+	PodSpec string `json:"podSpec"`
 }
 
 // APIServer configures the API that users see, image.openshift.io/v1.
@@ -81,6 +111,8 @@ type Certificates struct {
 	Services []string `json:"services"`
 	// MutatingWebhook is the name of the MutatingWebhookConfiguration that gets the CA bundle.
 	MutatingWebhook string `json:"mutatingWebhook"`
+	// ValidatingWebhook is the name of the ValidatingWebhookConfiguration that gets the CA bundle.
+	ValidatingWebhook string `json:"validatingWebhook"`
 	// APIService is the name of the APIService that gets the CA bundle.
 	APIService string `json:"apiService"`
 	// ExtraNames are further DNS names that the certificate is valid for, such as localhost for a
@@ -137,22 +169,25 @@ func Default() *Configuration {
 		HealthAddress:  ":8081",
 		MetricsAddress: ":8080",
 		Webhook: Webhook{
-			Address:  ":9443",
-			CertDir:  "/var/run/istag/tls",
-			AuditLog: "-",
+			Address:         ":9443",
+			CertDir:         "/var/run/istag/tls",
+			AuditLog:        AuditLog{Path: "-", MaxSizeMB: 100, MaxFiles: 10, MaxAgeDays: 0},
+			FirstImportWait: metav1.Duration{Duration: 2 * time.Second},
 		},
 		APIServer: APIServer{
 			Address: ":8443",
 			CertDir: "/var/run/istag/tls",
 		},
 		Certificates: Certificates{
-			Mode:            SelfManaged,
-			Secret:          "istag-tls",
-			Services:        []string{"istag-webhook", "istag-apiserver"},
-			MutatingWebhook: "istag",
-			APIService:      "v1.image.openshift.io",
+			Mode:              SelfManaged,
+			Secret:            "istag-tls",
+			Services:          []string{"istag-webhook", "istag-apiserver"},
+			MutatingWebhook:   "istag",
+			ValidatingWebhook: "istag",
+			APIService:        "v1.image.openshift.io",
 		},
 		Streams: Streams{HistoryLimit: 50},
+		Policy:  DefaultPolicy(),
 		Imports: Imports{
 			Platform:             "linux/amd64",
 			Timeout:              metav1.Duration{Duration: 30 * time.Second},
@@ -205,6 +240,8 @@ func (c *Configuration) validate() field.ErrorList {
 		errs = append(errs, field.Invalid(field.NewPath("streams", "historyLimit"), c.Streams.HistoryLimit, "must be at least 1"))
 	}
 	errs = append(errs, c.validateRequired()...)
+	errs = append(errs, c.Webhook.validate(field.NewPath("webhook"))...)
+	errs = append(errs, c.Policy.validate(field.NewPath("policy"))...)
 	certificates := field.NewPath("certificates")
 	if m := c.Certificates.Mode; m != SelfManaged && m != External {
 		errs = append(errs, field.NotSupported(certificates.Child("mode"), m, []CertificateMode{SelfManaged, External}))
@@ -242,12 +279,13 @@ func (c *Configuration) validateRequired() field.ErrorList {
 		{field.NewPath("namespace"), c.Namespace == ""},
 		{field.NewPath("webhook", "address"), c.Webhook.Address == ""},
 		{field.NewPath("webhook", "certDir"), c.Webhook.CertDir == ""},
-		{field.NewPath("webhook", "auditLog"), c.Webhook.AuditLog == ""},
+		{field.NewPath("webhook", "auditLog", "path"), c.Webhook.AuditLog.Path == ""},
 		{field.NewPath("apiserver", "address"), c.APIServer.Address == ""},
 		{field.NewPath("apiserver", "certDir"), c.APIServer.CertDir == ""},
 		{certificates.Child("secret"), c.Certificates.Secret == ""},
 		{certificates.Child("services"), len(c.Certificates.Services) == 0},
 		{certificates.Child("mutatingWebhook"), c.Certificates.MutatingWebhook == ""},
+		{certificates.Child("validatingWebhook"), c.Certificates.ValidatingWebhook == ""},
 		{certificates.Child("apiService"), c.Certificates.APIService == ""},
 	} {
 		if required.empty {

@@ -117,6 +117,9 @@ func TestLoad(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(head + "registries: [{prefix: quay.io, mirrors: [{location: a.example.com/b}]}]"))
 	f.Add([]byte("{}"))
+	f.Add([]byte(head + "webhook: {workloads: [{group: argoproj.io, resource: rollouts, podSpec: 'spec.a[*].spec'}], auditLog: {maxFiles: 1}}"))
+	f.Add([]byte(head + "policy: {resolveImages: Required, resolutionRules: [{targetResource: {resource: '*'}, localNames: true}], registryHosts: ['a:1']}"))
+	f.Add([]byte(head + "policy: {executionRules: [{name: a, matchRegistries: [quay.io], matchImageLabels: [{matchExpressions: [{key: b, operator: In, values: [c]}]}]}]}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if c, err := Parse(text); err == nil && len(c.validate()) > 0 {
 			t.Error("what is accepted is valid")

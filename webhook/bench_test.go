@@ -1,9 +1,7 @@
 package webhook
 
 import (
-	"bytes"
 	"context"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -12,20 +10,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 )
 
-// BenchmarkServe compares the webhook with controller-runtime's, which allows everything: the same request, no network.
+// BenchmarkServe compares the webhooks with controller-runtime's, which allows everything: the same request, no network.
 func BenchmarkServe(b *testing.B) {
-	object := strings.Replace(deployment("keycloak:1", `"labels":{"app":"web"}`), `"containers":[`,
+	object := strings.Replace(deploymentOf("keycloak:1", `"labels":{"app":"web"}`), `"containers":[`,
 		`"containers":[{"name":"b","image":"keycloak:1","env":[{"name":"MODE","value":"production"}],"ports":[{"containerPort":8080}]},{"name":"c","image":"quay.io/x/y:1"},`, 1)
 	body := reviewBody(b, request("deployments", object, ""))
-	pinner := newTestPinner(b, nothingLive, &bytes.Buffer{})
-	pinner.audit = NewAuditLog(io.Discard)
+	p := newPinner(b, nil)
 	noop := &admission.Webhook{Handler: admission.HandlerFunc(
 		func(context.Context, admission.Request) admission.Response { return admission.Allowed("") })}
-	for name, handler := range map[string]http.Handler{"Pinner": pinner, "Noop": noop} {
+	for name, handler := range map[string]http.Handler{"Pinner": p.Pin(), "Check": p.Check(), "Noop": noop} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				r := httptest.NewRequestWithContext(b.Context(), http.MethodPost, Path, strings.NewReader(body))
+				r := httptest.NewRequestWithContext(b.Context(), http.MethodPost, PinPath, strings.NewReader(body))
 				r.Header.Set("Content-Type", "application/json")
 				handler.ServeHTTP(httptest.NewRecorder(), r)
 			}

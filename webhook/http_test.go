@@ -8,14 +8,19 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"istag.dev/resolver"
 	"istag.dev/store"
+	"istag.dev/webhook/lock"
+	"istag.dev/webhook/scope"
 )
 
 // review makes the body that the API server would send for a request.
@@ -37,15 +42,15 @@ func containers(n int) string {
 	for i := range n {
 		list = append(list, fmt.Sprintf(`{"name":"c%d","image":"keycloak:1"}`, i))
 	}
-	return `{"spec":{"containers":[` + strings.Join(list, ",") + `]}}`
+	return `{"metadata":{},"spec":{"containers":[` + strings.Join(list, ",") + `]}}`
 }
 
 func TestServeBadInput(t *testing.T) {
 	pinner := newTestPinner(t, nothingLive, &bytes.Buffer{})
-	server := httptest.NewServer(pinner)
+	server := httptest.NewServer(pinner.Pin())
 	defer server.Close()
 	const jsonType = "application/json"
-	unknown := strings.Replace(reviewBody(t, request("pods", pod("keycloak:1", ""), "")), "admission.k8s.io/v1", "admission.k8s.io/v9", 1)
+	unknown := strings.Replace(reviewBody(t, request("pods", podOf("keycloak:1", ""), "")), "admission.k8s.io/v1", "admission.k8s.io/v9", 1)
 	cases := map[string]struct {
 		reason, contentType, body string
 		allowed                   bool
@@ -53,7 +58,7 @@ func TestServeBadInput(t *testing.T) {
 		says                      string
 	}{
 		"NoBody":           {"nothing was asked", jsonType, "", false, 400, "not an AdmissionReview"},
-		"ContentType":      {"the API server sends JSON", "text/plain", reviewBody(t, request("pods", pod("keycloak:1", ""), "")), false, 400, "expected application/json"},
+		"ContentType":      {"the API server sends JSON", "text/plain", reviewBody(t, request("pods", podOf("keycloak:1", ""), "")), false, 400, "expected application/json"},
 		"NotJSON":          {"the body must be JSON", jsonType, "{", false, 400, "not an AdmissionReview"},
 		"FieldTwice":       {"of two values one would be lost", jsonType, `{"kind":"AdmissionReview","kind":"Pod"}`, false, 400, "duplicate"},
 		"NotAReview":       {"a Pod is no review", jsonType, `{"apiVersion":"v1","kind":"Pod"}`, false, 400, "kind \"Pod\""},
@@ -65,7 +70,7 @@ func TestServeBadInput(t *testing.T) {
 		"OldObjectNotJSON": {"the old object too", jsonType, reviewBody(t, request("pods", `{}`, `{"spec":1}`)), false, 400, "/request/oldObject"},
 		"NoContainers":     {"the API server refuses it by itself", jsonType, reviewBody(t, request("pods", `{"spec":{}}`, "")), true, 0, ""},
 		"Containers1000":   {"a thousand containers are pinned like one", jsonType, reviewBody(t, request("pods", containers(1000), "")), true, 0, ""},
-		"NotAnImage":       {"the API server judges the form of images", jsonType, reviewBody(t, request("pods", pod("UPPER://x", ""), "")), true, 0, ""},
+		"NotAnImage":       {"the API server judges the form of images", jsonType, reviewBody(t, request("pods", podOf("UPPER://x", ""), "")), true, 0, ""},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -114,30 +119,85 @@ func decodeAnswer(tb testing.TB, text []byte) *admissionv1.AdmissionResponse {
 
 func TestServeSurvivesAPanic(t *testing.T) {
 	live := func(context.Context, string, string) (*store.Stream, error) { panic("a bug") } //nolint:forbidigo // the case
-	got := ask(t, newTestPinner(t, live, &bytes.Buffer{}), request("pods", pod("mysql", ""), ""))
+	got := ask(t, newTestPinner(t, live, &bytes.Buffer{}), request("pods", podOf("mysql", ""), ""))
 	if got.Allowed || got.Result.Code != 500 || strings.Contains(got.Result.Message, "a bug") {
 		t.Errorf("a bug is answered, without its inside: %+v", got.Result)
 	}
 }
 
-// FuzzServe feeds the webhook what a stranger may send: any body, and any object in a good review.
-func FuzzServe(f *testing.F) {
-	f.Add("", `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u"}}`)
-	f.Add("deployments", deployment("keycloak:1", optIn))
-	f.Add("pods", pod("keycloak:2", owned))
-	f.Add("cronjobs", `{"spec":{"jobTemplate":{"spec":{"template":null}}}}`)
-	handler := newTestPinner(f, nothingLive, &bytes.Buffer{})
-	f.Fuzz(func(t *testing.T, resource, text string) {
-		body := text
-		if resource != "" && json.Valid([]byte(text)) {
-			body = reviewBody(t, request(resource, text, text))
+// FuzzReview feeds the webhooks what a stranger may send: any body, and any object in a good review.
+func FuzzReview(f *testing.F) {
+	seeds := []struct{ resource, object, old string }{
+		{"", `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u"}}`, ""},
+		{"deployments", deploymentOf("keycloak:1", optIn), deploymentOf("x/y", "")},
+		{"pods", podOf("keycloak:2", owned), ""},
+		{"pods", podWith(pinnedAs(resolver.Pins{"a": {Written: "keycloak:1", Istag: "keycloak:1", PullSpec: oldPulled}}), "a="+oldPulled, "b=keycloak:1"), ""},
+		{"cronjobs", `{"spec":{"jobTemplate":{"spec":{"template":null}}}}`, ""},
+		{"replicasets", revisionOf("", lockedAs(lockOf(oldPulled, "keycloak:1")), "a=keycloak:1"), ""},
+		{"controllerrevisions", revisionOf("controllerrevisions", "", "a=keycloak:1"), ""},
+		{"things", `{"metadata":{"annotations":{"lock.istag.dev/~a":""}},"spec":{"b~c":{"pods":{"x/y":{"initContainers":[{"name":"i","image":"keycloak:1"}]}}}}}`, ""},
+		{"pods", `{"spec":{"containers":[{"name":"a/b","image":"keycloak:1"}],"volumes":[{"name":"v","image":{"reference":"keycloak:1"}}]}}`, `{"metadata":null}`},
+	}
+	for _, s := range seeds {
+		f.Add(s.resource, s.object, s.old, false)
+		f.Add(s.resource, s.object, s.old, true)
+	}
+	handlers := map[bool][]http.Handler{}
+	for _, podPlacement := range []bool{false, true} {
+		p := customPinner(f, func(o *Options) {
+			o.Scopes = settings{Mode: scope.Enforce, PodPlacement: podPlacement, HoldOnReapply: true}
+			policies := rulesOf(noHub)
+			o.Policy = policyOf(f, o.Workloads, policies)
+			o.Locks = locksFunc(func(lock.Revision) (lock.Lock, bool, error) { return lockOf(oldPulled, "keycloak:1"), true, nil })
+		})
+		handlers[podPlacement] = []http.Handler{p.Pin(), p.Check()}
+	}
+	f.Fuzz(func(t *testing.T, resource, object, old string, podPlacement bool) {
+		body := object
+		if resource != "" && json.Valid([]byte(object)) {
+			r := request(resource, object, "")
+			if json.Valid([]byte(old)) {
+				r = request(resource, object, old)
+			}
+			if resource == "things" {
+				r.Resource.Group = "example.com"
+			}
+			body = reviewBody(t, r)
 		}
-		recorder := httptest.NewRecorder()
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, Path, strings.NewReader(body))
-		r.Header.Set("Content-Type", "application/json")
-		handler.ServeHTTP(recorder, r)
-		if got := decodeAnswer(t, recorder.Body.Bytes()); got.Result != nil && got.Result.Code == http.StatusInternalServerError {
-			t.Fatalf("the handler failed: %s", got.Result.Message)
+		for _, handler := range handlers[podPlacement] {
+			recorder := httptest.NewRecorder()
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, PinPath, strings.NewReader(body))
+			r.Header.Set("Content-Type", "application/json")
+			handler.ServeHTTP(recorder, r)
+			got := decodeAnswer(t, recorder.Body.Bytes())
+			if got.Result != nil && got.Result.Code == http.StatusInternalServerError {
+				t.Fatalf("the handler failed: %s", got.Result.Message)
+			}
+			checkPatch(t, object, got.Patch)
 		}
 	})
+}
+
+// patched are the places that a patch may touch.
+var patched = regexp.MustCompile(`^(/metadata|/metadata/annotations(/istag\.dev~1pinned|/lock\.istag\.dev~1.*)?|/metadata/labels(/istag\.dev~1lock)?|.*/(initContainers|containers|ephemeralContainers)/[0-9]+/image|.*/volumes/[0-9]+/image/reference)$`)
+
+// checkPatch applies a patch to an object, and checks that it touches nothing else than it may.
+func checkPatch(t *testing.T, object string, patch []byte) {
+	t.Helper()
+	if patch == nil {
+		return
+	}
+	decoded, err := jsonpatch.DecodePatch(patch)
+	if err != nil {
+		t.Fatalf("the patch is none: %v: %s", err, patch)
+	}
+	if _, err := decoded.Apply([]byte(object)); err != nil {
+		t.Fatalf("the patch cannot be applied: %v: %s to %s", err, patch, object)
+	}
+	for _, operation := range decoded {
+		path, err := operation.Path()
+		if err != nil || !patched.MatchString(path) {
+			t.Errorf("the patch touches %q, %v", path, err)
+		}
+	}
 }

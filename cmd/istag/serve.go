@@ -5,11 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,10 +37,9 @@ import (
 	"istag.dev/resolver/importer"
 	"istag.dev/resolver/pruner"
 	"istag.dev/resolver/upstream"
-	"istag.dev/store"
 	storev1 "istag.dev/store/v1"
 	"istag.dev/trigger"
-	"istag.dev/webhook"
+	"istag.dev/webhook/audit"
 )
 
 // roles are what one process can be, in the order in which they are set up.
@@ -86,7 +84,7 @@ would: this is meant for development.`,
 			if all {
 				args = roles
 			}
-			return serve(cmd.Context(), c, kubeconfig, args)
+			return serve(cmd.Context(), c, configPath, kubeconfig, args)
 		},
 	}
 	cmd.Flags().StringVar(&configPath, "config", "", `configuration file (see "istag config")`)
@@ -96,7 +94,7 @@ would: this is meant for development.`,
 }
 
 // serve runs the given roles until ctx ends.
-func serve(ctx context.Context, c *config.Configuration, kubeconfig string, run []string) error {
+func serve(ctx context.Context, c *config.Configuration, configPath, kubeconfig string, run []string) error {
 	logger := slog.NewJSONHandler(os.Stderr, nil)
 	ctrl.SetLogger(logr.FromSlogHandler(logger))
 	klog.SetLogger(logr.FromSlogHandler(logger))
@@ -116,8 +114,12 @@ func serve(ctx context.Context, c *config.Configuration, kubeconfig string, run 
 	if err != nil {
 		return err
 	}
+	log, err := openAuditLog(c, run)
+	if err != nil {
+		return err
+	}
 	add := map[string]func() error{
-		roleWebhook:    func() error { return addWebhook(mgr, c) },
+		roleWebhook:    func() error { return addWebhook(mgr, c, configPath, log) },
 		roleController: func() error { return addController(mgr, c, registries) },
 		roleAPIServer: func() error {
 			return mgr.Add(&apiserver.Server{Cluster: mgr.GetConfig(), Kubeconfig: kubeconfigFile(kubeconfig), Config: c, Upstream: registries})
@@ -133,7 +135,16 @@ func serve(ctx context.Context, c *config.Configuration, kubeconfig string, run 
 			return fmt.Errorf("setting up the certificate's files: %w", err)
 		}
 	}
-	return mgr.Start(ctx)
+	// Reviews that are under way when the end comes are recorded as well.
+	return errors.Join(mgr.Start(ctx), log.Close())
+}
+
+// openAuditLog opens the audit log, if one of the roles writes it.
+func openAuditLog(c *config.Configuration, run []string) (*audit.Log, error) {
+	if !slices.Contains(run, roleWebhook) {
+		return audit.NewLog(io.Discard), nil
+	}
+	return audit.Open(c.Webhook.AuditLog)
 }
 
 func clusterConfig(kubeconfig string) (*rest.Config, error) {
@@ -185,58 +196,19 @@ func newManager(cluster *rest.Config, c *config.Configuration, elect bool) (mana
 	})
 }
 
-// addWebhook adds admission: the index that follows the streams, and the webhook that reads it.
-func addWebhook(mgr manager.Manager, c *config.Configuration) error {
-	audit, err := webhook.OpenAuditLog(c.Webhook.AuditLog)
-	if err != nil {
-		return err
-	}
-	streams, err := webhook.NewStreams(mgr.GetConfig())
-	if err != nil {
-		return err
-	}
-	index := store.NewIndex()
-	if err := mgr.Add(everyReplica(func(ctx context.Context) error {
-		go func() {
-			select {
-			case <-index.Synced():
-				// The first list was many times what the index keeps of it.
-				debug.FreeOSMemory()
-			case <-ctx.Done():
-			}
-		}()
-		streams.Feed(ctx, index)
-		return nil
-	})); err != nil {
-		return err
-	}
-	server := mgr.GetWebhookServer()
-	server.Register(webhook.Path, webhook.NewPinner(index, streams, audit))
-	return errors.Join(
-		mgr.AddReadyzCheck("webhook", server.StartedChecker()),
-		mgr.AddReadyzCheck("index", func(*http.Request) error {
-			select {
-			case <-index.Synced():
-				return nil
-			default:
-				return errors.New("the image streams have not been read yet")
-			}
-		}),
-	)
-}
-
 // addController adds imports, tags that follow others, the bound of histories, rollouts and, if istag
 // manages it, the certificate.
 func addController(mgr manager.Manager, c *config.Configuration, registries *upstream.Client) error {
 	if c.Certificates.Mode == config.SelfManaged {
 		if _, err := certs.AddRotator(mgr, certs.Options{
-			Namespace:       c.Namespace,
-			Secret:          c.Certificates.Secret,
-			Services:        c.Certificates.Services,
-			MutatingWebhook: c.Certificates.MutatingWebhook,
-			APIService:      c.Certificates.APIService,
-			CertDir:         c.Webhook.CertDir,
-			ExtraDNSNames:   c.Certificates.ExtraNames,
+			Namespace:         c.Namespace,
+			Secret:            c.Certificates.Secret,
+			Services:          c.Certificates.Services,
+			MutatingWebhook:   c.Certificates.MutatingWebhook,
+			ValidatingWebhook: c.Certificates.ValidatingWebhook,
+			APIService:        c.Certificates.APIService,
+			CertDir:           c.Webhook.CertDir,
+			ExtraDNSNames:     c.Certificates.ExtraNames,
 		}); err != nil {
 			return err
 		}

@@ -1,8 +1,13 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 func TestShippedManifestsAreAccepted(t *testing.T) {
@@ -14,6 +19,8 @@ func TestShippedManifestsAreAccepted(t *testing.T) {
 	for _, object := range []string{
 		"deployment.apps/istag-webhook", "deployment.apps/istag-apiserver", "deployment.apps/istag-controller", "poddisruptionbudget.policy/istag-webhook",
 		"service/istag-webhook", "service/istag-apiserver", "apiservice.apiregistration.k8s.io/v1.image.openshift.io", "mutatingwebhookconfiguration.admissionregistration.k8s.io/istag",
+		"validatingwebhookconfiguration.admissionregistration.k8s.io/istag", "validatingadmissionpolicy.admissionregistration.k8s.io/never-leak.istag.dev",
+		"validatingadmissionpolicybinding.admissionregistration.k8s.io/never-leak.istag.dev",
 	} {
 		if !strings.Contains(result.Stdout, object) {
 			t.Errorf("%s must be among what is installed: %s", object, result.Stdout)
@@ -24,6 +31,29 @@ func TestShippedManifestsAreAccepted(t *testing.T) {
 	}
 }
 
+// TestPoliciesAreUnderstood asks the API server what it thinks of the expressions, which it checks against every kind that they are about.
+func TestPoliciesAreUnderstood(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"never-leak.istag.dev", "jobs.never-leak.istag.dev", "pods.never-leak.istag.dev", "ephemeral-containers.never-leak.istag.dev", "records.store.istag.dev"} {
+		err := env.Wait(t.Context(), "the API server has looked at "+name, func(ctx context.Context) error {
+			policy := &admissionregistrationv1.ValidatingAdmissionPolicy{}
+			if err := env.Client().Get(ctx, client.ObjectKey{Name: name}, policy); err != nil {
+				return err
+			}
+			if policy.Status.TypeChecking == nil || policy.Status.ObservedGeneration != policy.Generation {
+				return errors.New("it has not")
+			}
+			for _, warning := range policy.Status.TypeChecking.ExpressionWarnings {
+				t.Errorf("%s, %s: %s", name, warning.FieldRef, warning.Warning)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestRolesMayDoNoMoreThanTheyNeed(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -31,6 +61,10 @@ func TestRolesMayDoNoMoreThanTheyNeed(t *testing.T) {
 		want                            string
 	}{
 		"webhook reads streams":         {"that is its work", "istag-webhook", "default", "list streamrecords.store.istag.dev", "yes"},
+		"webhook reads images":          {"rules are about them", "istag-webhook", "default", "list imagerecords.store.istag.dev", "yes"},
+		"webhook reads locks":           {"pods take their images from them", "istag-webhook", "default", "watch replicasets.apps", "yes"},
+		"webhook writes no workload":    {"its answers do", "istag-webhook", "default", "update replicasets.apps", "no"},
+		"webhook reads no pods":         {"it is sent those it needs", "istag-webhook", "default", "list pods", "no"},
 		"webhook reads no secret":       {"it hears strangers", "istag-webhook", "default", "get secrets", "no"},
 		"webhook reads not even its":    {"its key comes on a volume", "istag-webhook", env.Namespace, "get secrets", "no"},
 		"webhook writes no stream":      {"it answers and nothing else", "istag-webhook", "default", "update streamrecords.store.istag.dev", "no"},

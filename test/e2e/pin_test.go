@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"istag.dev/resolver"
+	"istag.dev/webhook/audit"
+	"istag.dev/webhook/scope"
 )
 
 func TestEveryKindIsPinned(t *testing.T) {
@@ -18,15 +20,18 @@ func TestEveryKindIsPinned(t *testing.T) {
 		t.Run(k.name, func(t *testing.T) {
 			t.Parallel()
 			p := &place{t: t, name: p.name}
-			p.apply(k.write("x", spec{main: "keycloak:20.0", init: "keycloak:init"}))
-			p.runs("the image that runs must be the one that the registry serves, whatever kind asks for it", k.resource+"/x", init, main)
+			p.apply(k.write("x", spec{main: "keycloak:20.0", init: "keycloak:init", volume: "keycloak:init"}))
+			p.runs("the image that runs must be the one that the registry serves, whatever kind asks for it", k.resource+"/x", init, main, init)
 			pins := resolver.ParsePins(p.get(k.resource + "/x").Metadata.Annotations[resolver.PinnedAnnotation])
 			if pin := pins["main"]; pin.Written != "keycloak:20.0" || pin.Istag != "keycloak:20.0" || pin.PullSpec != main || pin.Generation == 0 {
 				t.Errorf("anyone must see from the object what was written and what it became, not %+v", pin)
 			}
-			if pin := pins["init"]; pin.PullSpec != init {
-				t.Errorf("an init container has provenance as well, not %+v", pin)
+			for _, name := range []string{"init", "volumes/data"} {
+				if pin := pins[name]; pin.PullSpec != init || pin.Written != "keycloak:init" {
+					t.Errorf("%s has provenance as well, not %+v", name, pin)
+				}
 			}
+			p.refused(p.tryApply(k.write("typo", spec{main: "keycloak:20.0", volume: "keycloak:nope"})), `has no tag "nope"`, k.base+".volumes[0].image.reference")
 		})
 	}
 }
@@ -204,6 +209,7 @@ func TestAuditLogTellsWhoAndWhat(t *testing.T) {
 	want := got
 	want.User, want.Namespace, want.Kind, want.Name, want.Operation = "alice", p.name, "Deployment.apps", "audited", "CREATE"
 	want.Container, want.Written, want.Istag, want.PullSpec = "keycloak", "keycloak:20.0", "keycloak:20.0", served(t, keycloak+":20.0.2")
+	want.APIVersion, want.Webhook, want.Mode = audit.APIVersion, "pin", scope.Enforce
 	want.Decision, want.Reason = "pinned", resolver.ReasonLocalLookup
 	if got != want {
 		t.Errorf("who did what to what, and what became of it:\n got %+v\nwant %+v", got, want)
@@ -215,7 +221,7 @@ func TestAuditLogTellsWhoAndWhat(t *testing.T) {
 		if err := json.Unmarshal([]byte(line), &fields); err != nil {
 			t.Errorf("every line is JSON of its own: %v: %q", err, line)
 		}
-		for _, field := range []string{"time", "uid", "user", "namespace", "kind", "name", "operation", "dryRun", "container", "written", "decision", "reason", "durationMicros"} {
+		for _, field := range []string{"apiVersion", "webhook", "mode", "time", "uid", "user", "namespace", "kind", "name", "operation", "dryRun", "container", "written", "decision", "reason", "durationMicros"} {
 			if _, ok := fields[field]; !ok {
 				t.Errorf("every line has %q: %s", field, line)
 			}

@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"istag.dev/test/harness"
-	"istag.dev/webhook"
+	"istag.dev/webhook/audit"
 )
 
 const (
@@ -224,6 +224,8 @@ type image struct{ Name, Image string }
 // workload is what the stories look at of an object of any kind.
 type workload struct {
 	Metadata metav1.ObjectMeta `json:"metadata"`
+	// Template is where a PodTemplate has its pod spec.
+	Template struct{ Spec podSpec } `json:"template"`
 	Spec     struct {
 		podSpec
 		Template    struct{ Spec podSpec } `json:"template"`
@@ -233,14 +235,22 @@ type workload struct {
 	} `json:"spec"`
 }
 
-type podSpec struct{ InitContainers, Containers []image }
+type podSpec struct {
+	InitContainers, Containers, EphemeralContainers []image
+	Volumes                                         []struct{ Image *struct{ Reference string } }
+}
 
-// images returns the images, those of init containers first.
+// images returns the images: those of init containers, of containers, of ephemeral containers and of volumes.
 func (w *workload) images() []string {
 	var all []string
-	for _, spec := range []podSpec{w.Spec.podSpec, w.Spec.Template.Spec, w.Spec.JobTemplate.Spec.Template.Spec} {
-		for _, c := range append(slices.Clone(spec.InitContainers), spec.Containers...) {
+	for _, spec := range []podSpec{w.Spec.podSpec, w.Template.Spec, w.Spec.Template.Spec, w.Spec.JobTemplate.Spec.Template.Spec} {
+		for _, c := range slices.Concat(spec.InitContainers, spec.Containers, spec.EphemeralContainers) {
 			all = append(all, c.Image)
+		}
+		for _, volume := range spec.Volumes {
+			if volume.Image != nil {
+				all = append(all, volume.Image.Reference)
+			}
 		}
 	}
 	return all
@@ -261,7 +271,7 @@ func decode(t *testing.T, text string) *workload {
 	return w
 }
 
-// runs fails unless an object, "kind/name", has exactly the images wanted, init containers' first.
+// runs fails unless an object, "kind/name", has exactly the images wanted, in the order of images.
 func (p *place) runs(reason, object string, want ...string) {
 	p.t.Helper()
 	if got := p.get(object).images(); !slices.Equal(got, want) {
@@ -280,12 +290,20 @@ func (p *place) comesToRun(object string, want ...string) {
 	})
 }
 
-// audit returns what the audit log has of an object of the namespace.
-func (p *place) audit(name string) []webhook.AuditRecord {
+// audit returns what the audit log has of an object of the namespace: what became of the names that were written.
+func (p *place) audit(name string) []audit.Record {
+	p.t.Helper()
+	return p.auditBy("pin", name)
+}
+
+// auditBy returns what the audit log has of an object of the namespace by one of the webhooks, "pin" or "check".
+func (p *place) auditBy(webhook, name string) []audit.Record {
 	p.t.Helper()
 	all, err := env.AuditRecords()
 	p.check(err)
-	return slices.DeleteFunc(all, func(r webhook.AuditRecord) bool { return r.Namespace != p.name || r.Name != name })
+	return slices.DeleteFunc(all, func(r audit.Record) bool {
+		return r.Namespace != p.name || r.Name != name || r.Webhook != webhook
+	})
 }
 
 // replicaSets returns how many ReplicaSets a Deployment has had.

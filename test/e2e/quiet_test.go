@@ -1,7 +1,9 @@
 package e2e
 
 import (
-	"bufio"
+	"context"
+	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -19,18 +21,20 @@ func TestAdmissionAsksNobody(t *testing.T) {
 	p.kubectl("run", "first", "--image", "keycloak:20.0") // the index has the streams now
 	var all []string
 	for _, k := range kinds {
-		all = append(all, k.write("x", spec{main: "keycloak:20.0", init: "httpd:2.4", side: "quay.io/any/thing:1"}))
+		all = append(all, k.write("x", spec{main: "keycloak:20.0", init: "httpd:2.4", side: "quay.io/any/thing:1", volume: "keycloak:20.0"}))
 	}
 	registry, api := registryRequests(t), apiRequests(t)
 	p.apply(strings.Join(all, "\n---\n"))
-	p.refused(p.try("run", "typo", "--image", "keycloak:nope"), `has no tag "nope"`)
+	// A dry run: of a refusal that counts there is an event.
+	p.refused(p.try("run", "typo", "--image", "keycloak:nope", "--dry-run=server"), `has no tag "nope"`)
 	if n := registryRequests(t) - registry; n != 0 {
 		t.Errorf("admission never waits for a registry: it made %d requests", n)
 	}
 	if n := apiRequests(t) - api; n != 0 {
 		t.Errorf("nor for the API server, on its normal path: it made %d requests", n)
 	}
-	p.runs("and yet it knows the digest", "deployment/x", "httpd:2.4", served(t, keycloak+":20.0.2"), "quay.io/any/thing:1")
+	want := served(t, keycloak+":20.0.2")
+	p.runs("and yet it knows the digest", "deployment/x", "httpd:2.4", want, "quay.io/any/thing:1", want)
 }
 
 // registryRequests is how many requests the registries have answered. Imports of other stories that fail
@@ -49,30 +53,57 @@ func registryRequests(t *testing.T) int {
 // apiRequests is how many requests the webhook says it has made of the API server.
 func apiRequests(t *testing.T) int {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, env.Metrics("webhook"), nil)
+	requests, err := total(t.Context(), "webhook", "rest_client_requests_total")
+	if err != nil || requests == 0 {
+		t.Fatalf("the webhook has read all streams, so it has counted requests: %v", err)
+	}
+	return int(requests)
+}
+
+// metrics is what a role says at /metrics.
+func metrics(ctx context.Context, role string) (string, error) {
+	return metricsAt(ctx, env.Metrics(role))
+}
+
+// metricsAt is what is said at an address.
+func metricsAt(ctx context.Context, address string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	defer response.Body.Close()
-	total, found := 0, false
-	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
-		if !strings.HasPrefix(lines.Text(), "rest_client_requests_total{") {
+	text, err := io.ReadAll(response.Body)
+	return string(text), err
+}
+
+// total is the sum of a metric of a role.
+func total(ctx context.Context, role, metric string, labels ...string) (float64, error) {
+	text, err := metrics(ctx, role)
+	if err != nil {
+		return 0, err
+	}
+	return sum(text, metric, labels...)
+}
+
+// sum is that of a metric over all its series that have the labels given, `label="value"`.
+func sum(text, metric string, labels ...string) (float64, error) {
+	var sum float64
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		end := strings.LastIndex(line, " ")
+		name, have, _ := strings.Cut(line[:max(end, 0)], "{")
+		if name != metric || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(have, l) }) {
 			continue
 		}
-		found = true
-		value := lines.Text()[strings.LastIndex(lines.Text(), " ")+1:]
-		n, err := strconv.ParseFloat(value, 64)
+		n, err := strconv.ParseFloat(line[end+1:], 64)
 		if err != nil {
-			t.Fatal(err)
+			return 0, fmt.Errorf("%s: %w", line, err)
 		}
-		total += int(n)
+		sum += n
 	}
-	if !found {
-		t.Fatal("the webhook has read all streams, so it has counted requests")
-	}
-	return total
+	return sum, nil
 }

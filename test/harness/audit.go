@@ -8,18 +8,28 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
-	"istag.dev/webhook"
+	"istag.dev/webhook/audit"
 )
 
-func (e *Env) auditLog() string { return filepath.Join(e.Dir, "istag", "audit.jsonl") }
+func (e *Env) auditLog(role string) string { return filepath.Join(e.Dir, "istag", role+"-audit.jsonl") }
 
-// AuditLines returns the lines of the webhook's audit log, oldest first.
-func (e *Env) AuditLines() ([]string, error) { return lines(e.auditLog()) }
+// AuditLines returns the lines of the webhook's audit log, oldest first. Those of replicas that were added are not among them.
+func (e *Env) AuditLines() ([]string, error) { return lines(e.auditLog(webhookRole)) }
 
-// AuditRecords returns every decision in the webhook's audit log, oldest first.
-func (e *Env) AuditRecords() ([]webhook.AuditRecord, error) {
-	return decodeLines[webhook.AuditRecord](e.auditLog())
+// AuditRecords returns every decision in the audit logs of all replicas of the webhook, oldest first.
+func (e *Env) AuditRecords() ([]audit.Record, error) {
+	var all []audit.Record
+	for _, replica := range e.replicas {
+		records, err := decodeLines[audit.Record](replica.role.config.Webhook.AuditLog.Path)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, records...)
+	}
+	slices.SortStableFunc(all, func(a, b audit.Record) int { return a.Time.Compare(b.Time) })
+	return all, nil
 }
 
 // Access is one request that a registry answered.

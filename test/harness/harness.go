@@ -6,6 +6,9 @@
 // What differs from a real installation is what a cluster without kubelets forces: the roles are
 // processes of this machine and not pods, the API server reaches the webhook by URL and not by Service
 // and our API server by a Service that is another name of this machine, and the certificate's Secret is written to files by this process.
+//
+// Tests can break it: end, kill, add and suspend replicas of the webhook, which have a port in common as if behind a Service; hold up or cut what
+// the webhook hears of the API server; restart the API server; suspend the registries; and put any text into the webhook's configuration file.
 package harness
 
 import (
@@ -34,10 +37,13 @@ type Options struct {
 	Dir string
 	// Log gets lines for people; nil means nobody reads them.
 	Log io.Writer
+	// Direct leaves out the relays between the API server and the webhook, for measurements. Added replicas get no requests then, and
+	// HangAPI and CutAPI do nothing.
+	Direct bool
 }
 
 // Env is a running environment. Its methods may be called from several goroutines, except those that
-// start and stop roles.
+// start, stop and break parts of it.
 type Env struct {
 	// Dir is the absolute path of the environment's folder.
 	Dir string
@@ -51,12 +57,18 @@ type Env struct {
 	// Actor is the cluster's administrator.
 	*Actor
 
-	root    string // of the main module
-	log     *progress
-	death   *death
-	cluster *process
-	roles   map[string]*role
-	mounts  mounts
+	webhookBase string // the URL of the webhook without its path
+	root        string // of the main module
+	log         *progress
+	death       *death
+	cluster     *process
+	roles       map[string]*role
+	// replicas are all that the webhook ever had, the first one first.
+	replicas []*Replica
+	mounts   mounts
+	// front passes requests to the replicas of the webhook that are ready, and api theirs to the API server. Both can be nil.
+	front, api *relay
+	turns      turns
 }
 
 // Start starts an environment and returns when an object really passes admission. The context bounds
@@ -85,7 +97,7 @@ func Start(ctx context.Context, options Options) (*Env, error) {
 		case <-ctx.Done():
 		}
 	}()
-	if err := e.start(ctx); err != nil {
+	if err := e.start(ctx, !options.Direct); err != nil {
 		if e.Err() != nil {
 			return nil, e.Stop() // which says so
 		}
@@ -98,7 +110,7 @@ func Start(ctx context.Context, options Options) (*Env, error) {
 	return e, nil
 }
 
-func (e *Env) start(ctx context.Context) error {
+func (e *Env) start(ctx context.Context, relayed bool) error {
 	group, building := errgroup.WithContext(ctx)
 	group.Go(func() error { return e.startCluster(building) })
 	group.Go(func() error { return e.buildIstag(building) })
@@ -109,11 +121,16 @@ func (e *Env) start(ctx context.Context) error {
 	if e.Actor, err = e.newActor(rest.ImpersonationConfig{}); err != nil {
 		return err
 	}
-	shipped, err := e.manifests(ctx)
+	shipped, err := e.manifests(ctx, filepath.Join(e.root, "deploy", "base"))
 	if err != nil {
 		return err
 	}
 	e.Namespace = shipped.config.Namespace
+	if relayed {
+		if err := e.startRelays(ctx); err != nil {
+			return err
+		}
+	}
 	ports, err := choosePorts(ctx, portCount)
 	if err != nil {
 		return err
@@ -145,6 +162,8 @@ func (e *Env) Stop() error {
 	e.death.expect()
 	errs := []error{died}
 	errs = append(errs, e.stopRoles(), e.mounts.stop())
+	e.front.stop()
+	e.api.stop()
 	if e.cluster != nil {
 		errs = append(errs, e.cluster.stop(clusterGrace))
 	}

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -69,6 +70,65 @@ func TestEnvironmentsSideBySide(t *testing.T) {
 			t.Errorf("nothing may be left: %s, process %d", name, pid)
 		}
 	}
+}
+
+// TestFaults breaks an environment in every way that tests may, none of which is a death.
+func TestFaults(t *testing.T) {
+	ctrl.SetLogger(logr.Discard())
+	e, err := Start(t.Context(), Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Stop() })
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	admits := func(reason string) {
+		t.Helper()
+		if err := e.waitForAdmission(t.Context()); err != nil {
+			t.Fatalf("%s: %v", reason, err)
+		}
+	}
+	first := e.Webhooks()[0]
+	second, err := e.AddWebhook(t.Context())
+	check(err)
+	if got := e.Webhooks(); len(got) != 2 || got[0] != first || got[1] != second || len(e.Processes()) != len(e.Cluster.PIDs)+5 {
+		t.Errorf("there are two replicas: %v, %v", got, e.Processes())
+	}
+	check(first.Kill())
+	admits("the second one takes over")
+	resume, err := second.Suspend()
+	check(err)
+	check(resume())
+	check(errors.Join(e.KillWebhook(), second.Kill(), second.Stop()))
+	if len(e.Webhooks()) != 0 {
+		t.Error("none is left")
+	}
+	if _, err := second.Suspend(); err == nil {
+		t.Error("what does not run cannot be suspended")
+	}
+	check(e.StartWebhook(t.Context()))
+	admits("the first one is back")
+
+	api := e.Cluster.PIDs[kubernetesAPI]
+	flows := e.HangAPI()
+	check(e.RestartKubernetesAPI(t.Context()))
+	flows()
+	if now := e.Processes()[kubernetesAPI]; now == api || syscall.Kill(api, 0) == nil {
+		t.Errorf("one API server takes the place of another: %d, %d", api, now)
+	}
+	e.CutAPI()()
+	admits("the API server is back")
+
+	resume, err = e.SuspendRegistries()
+	check(err)
+	check(errors.Join(resume(), resume()))
+	_, err = e.ServedDigest(t.Context(), "quay.io/keycloak/keycloak:20.0.1")
+	check(err)
+	check(e.Stop())
 }
 
 func TestStartSaysWhatIsWrong(t *testing.T) {

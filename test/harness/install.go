@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
+	"net/http"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"istag.dev/config"
-	"istag.dev/webhook"
+	"istag.dev/webhook/audit"
 )
 
 // shipped is what `kubectl apply -k deploy/base` would apply, as far as a cluster without kubelets can
@@ -31,11 +31,12 @@ type shipped struct {
 // dropped are the kinds that make or keep pods of istag: here its roles are processes.
 var dropped = []string{"Deployment", "PodDisruptionBudget"}
 
-const webhookKind = "MutatingWebhookConfiguration"
+// webhookKinds are those of objects that say where webhooks are.
+var webhookKinds = []string{"MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"}
 
-// manifests renders the shipped base with kubectl.
-func (e *Env) manifests(ctx context.Context) (*shipped, error) {
-	result := e.Kubectl(ctx, "kustomize", filepath.Join(e.root, "deploy", "base"))
+// manifests renders a kustomization with kubectl.
+func (e *Env) manifests(ctx context.Context, kustomization string) (*shipped, error) {
+	result := e.Kubectl(ctx, "kustomize", kustomization)
 	if result.Code != 0 {
 		return nil, fmt.Errorf("rendering the manifests: %w", result.Err())
 	}
@@ -87,7 +88,7 @@ func (e *Env) install(ctx context.Context, s *shipped) error {
 	for _, object := range s.others {
 		point := func(*unstructured.Unstructured) error { return nil }
 		switch {
-		case object.GetKind() == webhookKind:
+		case slices.Contains(webhookKinds, object.GetKind()):
 			point = e.pointHere
 		case object.GetKind() == apiServiceKind, object.GetKind() == serviceKind && object.GetName() == "istag-"+apiserverRole:
 			point = e.pointServiceHere
@@ -121,11 +122,12 @@ func (e *Env) pointHere(configuration *unstructured.Unstructured) error {
 		if !ok {
 			return errors.New("a webhook is not an object")
 		}
-		if _, ok, _ := unstructured.NestedMap(fields, "clientConfig", "service"); !ok {
-			return fmt.Errorf("webhook %v names no service", fields["name"])
+		path, ok, _ := unstructured.NestedString(fields, "clientConfig", "service", "path")
+		if !ok {
+			return fmt.Errorf("webhook %v names no path of a service", fields["name"])
 		}
 		unstructured.RemoveNestedField(fields, "clientConfig", "service")
-		if err := unstructured.SetNestedField(fields, e.WebhookURL, "clientConfig", "url"); err != nil {
+		if err := unstructured.SetNestedField(fields, e.webhookBase+path, "clientConfig", "url"); err != nil {
 			return err
 		}
 	}
@@ -172,8 +174,8 @@ const (
 	Enforce        = "enforce"
 )
 
-// waitForAdmission returns when a dry-run creation really passed the webhook: when the webhook's own
-// audit log has it. That it was not refused would prove nothing.
+// waitForAdmission returns when a dry-run creation really passed both webhooks: when the audit log has it and there was something to
+// check. That it was not refused would prove nothing.
 func (e *Env) waitForAdmission(ctx context.Context) error {
 	probe := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "istag-probe-", Labels: map[string]string{AdmissionLabel: Enforce}}}
 	if err := e.Client().Create(ctx, probe); err != nil {
@@ -196,13 +198,27 @@ func (e *Env) waitForAdmission(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if !slices.ContainsFunc(records, func(r webhook.AuditRecord) bool { return r.Namespace == probe.Name }) {
+		if !slices.ContainsFunc(records, func(r audit.Record) bool { return r.Namespace == probe.Name }) {
 			return errors.New("it was admitted, and the webhook never saw it")
 		}
-		return nil
+		return e.hasChecked(ctx)
 	})
 	if err != nil {
 		return err
 	}
 	return e.Client().Delete(ctx, probe)
+}
+
+// hasChecked says so if nobody was asked yet by the validating webhook, which has nothing to record of what it accepts.
+func (e *Env) hasChecked(ctx context.Context) error {
+	for _, replica := range e.Webhooks() {
+		metrics, err := get(ctx, http.DefaultClient, replica.Metrics())
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(metrics, []byte(`istag_admission_duration_seconds_count{webhook="check"}`)) {
+			return nil
+		}
+	}
+	return errors.New("the webhook never had to check it")
 }

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -102,6 +103,22 @@ func (p *process) stop(grace time.Duration) error {
 		<-p.exited
 		return fmt.Errorf("%s did not end within %s and was killed; the end of %s:\n%s", p.name, grace, p.logFile, tail(p.logFile))
 	}
+}
+
+// kill ends the process by force and returns when it is gone.
+func (p *process) kill() error {
+	p.stopping.Store(true)
+	select {
+	case <-p.exited:
+		return nil
+	default:
+	}
+	// The process has not been waited for, so that its id is its own.
+	if err := syscall.Kill(-p.command.Process.Pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("killing %s: %w", p.name, err)
+	}
+	<-p.exited
+	return nil
 }
 
 // tail returns the end of a file, and nothing if it cannot be read.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -41,40 +43,58 @@ type role struct {
 	// args follow "istag serve".
 	args   []string
 	config *config.Configuration
+	// original is the configuration at first.
+	original *config.Configuration
 	// account is the ServiceAccount it runs as; empty means istag itself, with every right.
 	account string
+	// turns is where it has its turn while it is ready, if it serves the webhooks.
+	turns   *turns
 	process *process
+}
+
+// title is what people call the process.
+func (r *role) title() string {
+	title := "istag serve " + strings.Join(r.args, " ")
+	if number, added := strings.CutPrefix(r.name, replicaPrefix); added {
+		title += " " + number
+	}
+	return title
 }
 
 // addRoles says how each role is run: by the shipped configuration, but for addresses and files.
 func (e *Env) addRoles(base *config.Configuration, free *ports) {
-	_, port, _ := strings.Cut(free.address(0), ":")
-	e.WebhookURL = "https://localhost:" + port + webhook.Path
+	e.webhookBase = "https://" + local(free.address(0))
+	if e.front != nil {
+		e.webhookBase = "https://" + local(e.front.address())
+	}
+	e.WebhookURL = e.webhookBase + webhook.PinPath
 	for i, name := range roleNames {
 		c := *base
 		c.Webhook.Address, c.APIServer.Address = free.address(0), free.address(1)
 		setCertDir(&c, filepath.Join(e.Dir, "istag", name+"-tls"))
-		c.Webhook.AuditLog = e.auditLog()
+		c.Webhook.AuditLog.Path = e.auditLog(name)
 		c.HealthAddress, c.MetricsAddress = free.address(2+2*i), free.address(3+2*i)
 		// The name that the webhook is found by here.
 		c.Certificates.ExtraNames = []string{"localhost"}
 		c.Registries = e.registries()
-		e.roles[name] = &role{name: name, args: []string{name}, config: &c, account: "istag-" + name}
+		e.roles[name] = &role{name: name, args: []string{name}, config: &c, original: &c, account: "istag-" + name}
 	}
+	e.roles[webhookRole].turns = &e.turns
+	e.replicas = []*Replica{{e, e.roles[webhookRole]}}
 	all := *e.roles[webhookRole].config
 	setCertDir(&all, filepath.Join(e.Dir, "istag", allRoles+"-tls"))
-	e.roles[allRoles] = &role{name: allRoles, args: []string{"--all"}, config: &all}
+	e.roles[allRoles] = &role{name: allRoles, args: []string{"--all"}, config: &all, original: &all, turns: &e.turns}
+}
+
+// local is an address of loopback by the name that certificates have for it here.
+func local(address string) string {
+	_, port, _ := net.SplitHostPort(address)
+	return net.JoinHostPort("localhost", port)
 }
 
 func setCertDir(c *config.Configuration, dir string) {
 	c.Webhook.CertDir, c.APIServer.CertDir = dir, dir
 }
-
-// StartWebhook starts the webhook again after StopWebhook and returns when it is ready.
-func (e *Env) StartWebhook(ctx context.Context) error { return e.startRole(ctx, webhookRole) }
-
-// StopWebhook ends the webhook, as if every replica were gone.
-func (e *Env) StopWebhook() error { return e.roles[webhookRole].stop() }
 
 // StartAPIServer starts the API server again after StopAPIServer and returns when users can use it.
 func (e *Env) StartAPIServer(ctx context.Context) error { return e.startRole(ctx, apiserverRole) }
@@ -102,7 +122,8 @@ func (e *Env) Metrics(role string) string {
 // WebhookCertDir returns the folder of the certificate that the webhook serves.
 func (e *Env) WebhookCertDir() string { return e.roles[webhookRole].config.Webhook.CertDir }
 
-// Log returns the file with all that a role, "webhook", "apiserver", "controller" or "all", said.
+// Log returns the file with all that a role, "webhook", "apiserver", "controller" or "all", said. An added replica of the webhook has
+// one of its own.
 func (e *Env) Log(role string) string { return filepath.Join(e.Dir, "istag", role+".log") }
 
 // Istag returns a command of the server's binary.
@@ -122,8 +143,8 @@ func (e *Env) startRole(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(e.Dir, "istag", name+".yaml")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
+	file := e.configFile(name)
+	if err := replaceFile(file, text); err != nil {
 		return err
 	}
 	if err := e.mountCertificate(ctx, r); err != nil {
@@ -132,15 +153,19 @@ func (e *Env) startRole(ctx context.Context, name string) error {
 	args := append([]string{"serve"}, r.args...)
 	command := exec.CommandContext(context.WithoutCancel(ctx), e.istag(), append(args, "--config", file, "--kubeconfig", kubeconfig)...)
 	command.Env = e.environment()
-	if r.process, err = startProcess("istag "+strings.Join(args, " "), command, e.Log(name), nil, e.death.report); err != nil {
+	if r.process, err = startProcess(r.title(), command, e.Log(name), nil, e.death.report); err != nil {
 		return err
 	}
-	return e.Wait(ctx, command.Args[0]+" "+strings.Join(args, " ")+" is ready", func(ctx context.Context) error {
+	err = e.Wait(ctx, r.title()+" is ready", func(ctx context.Context) error {
 		if err := ok(ctx, http.DefaultClient, "http://"+r.config.HealthAddress+"/readyz"); err != nil || (name != apiserverRole && name != allRoles) {
 			return err
 		}
 		return e.apiIsReady(ctx)
 	})
+	if err == nil && r.turns != nil {
+		r.turns.add(r.config.Webhook.Address)
+	}
+	return err
 }
 
 // mountCertificate plays the kubelet for a role, except for the process that mounts the Secret itself: those who serve are not
@@ -171,6 +196,9 @@ func (e *Env) roleKubeconfig(ctx context.Context, r *role) (string, error) {
 	}
 	cfg := api.NewConfig()
 	cfg.Clusters["local"] = &api.Cluster{Server: e.Cluster.APIServer, CertificateAuthority: e.Cluster.CAFile}
+	if r.turns != nil && e.api != nil {
+		cfg.Clusters["local"].Server = "https://" + e.api.address()
+	}
 	cfg.AuthInfos[r.account] = &api.AuthInfo{Token: strings.TrimSpace(token.Stdout)}
 	cfg.Contexts["local"] = &api.Context{Cluster: "local", AuthInfo: r.account}
 	cfg.CurrentContext = "local"
@@ -189,30 +217,49 @@ func (e *Env) writeOwnKubeconfig(path string) error {
 	return clientcmd.WriteToFile(*cfg, path)
 }
 
+// stop ends the process politely, if it runs.
 func (r *role) stop() error {
+	return r.end(func(p *process) error { return p.stop(roleGrace) })
+}
+
+// kill ends the process by force, if it runs.
+func (r *role) kill() error {
+	return r.end((*process).kill)
+}
+
+func (r *role) end(by func(*process) error) error {
 	if r.process == nil {
 		return nil
 	}
-	err := r.process.stop(roleGrace)
+	if r.turns != nil {
+		r.turns.remove(r.config.Webhook.Address)
+	}
+	err := by(r.process)
 	r.process = nil
 	return err
 }
 
 // ok asks a URL and takes every answer but 200 as an error.
 func ok(ctx context.Context, asks *http.Client, url string) error {
+	_, err := get(ctx, asks, url)
+	return err
+}
+
+// get returns what a URL answers, and takes every answer but 200 as an error.
+func get(ctx context.Context, asks *http.Client, url string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	response, err := asks.Do(request)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s", url, response.Status)
+		return nil, fmt.Errorf("GET %s: %s", url, response.Status)
 	}
-	return nil
+	return io.ReadAll(response.Body)
 }
 
 // mounts plays the kubelet: it keeps the certificate's Secret in a folder of each role.
