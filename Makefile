@@ -51,7 +51,7 @@ fuzz: ## Run each fuzz target for FUZZTIME
 	  done; \
 	done
 
-bench: ## Run the benchmarks, or those in BENCH (triggers, api, admissions); figures are lines of "name: value unit"
+bench: ## Run the benchmarks, or those in BENCH (triggers, api, pods, admissions); figures are lines of "name: value unit"
 	@go run ./test/bench $(BENCH)
 
 demo: ## Play the story on a real cluster, from nothing

@@ -75,12 +75,36 @@ func admissions(ctx context.Context, env *harness.Env, out io.Writer) error {
 	if err := separate(env, reference); err != nil {
 		return err
 	}
+	noop := newTarget(reference.url, ca, bodies, anything)
+	// Its own work on tags that move is not what is measured here.
+	if err := env.StopController(); err != nil {
+		return err
+	}
+	begun, moves := time.Now(), startMoving(ctx, itself.Client())
+	if err := underMoves(ctx, env, out, ours, noop); err != nil {
+		_, _ = moves.rate(begun) // the first error says more
+		return err
+	}
+	rate, err := moves.rate(begun)
+	if err != nil {
+		return err
+	}
+	figure(out, "admission_tag_moves_per_s", rate, "1/s")
+	if err := blackHoled(ctx, env, out, ours, noop); err != nil {
+		return err
+	}
+	return env.StartController(ctx)
+}
+
+// underMoves measures while tags move.
+func underMoves(ctx context.Context, env *harness.Env, out io.Writer, ours, noop *target) error {
 	before, err := requestsMade(ctx, env)
 	if err != nil {
 		return err
 	}
-	for _, clients := range []int{1, 32} {
-		if err := compare(ctx, out, clients, ours, newTarget(reference.url, ca, bodies, anything)); err != nil {
+	asked := ours.next.Load()
+	for _, clients := range []int{1, 32, 256} {
+		if err := compare(ctx, out, "", clients, ours, noop); err != nil {
 			return err
 		}
 	}
@@ -90,7 +114,17 @@ func admissions(ctx context.Context, env *harness.Env, out io.Writer) error {
 	}
 	figure(out, "admission_registry_requests", after.registry-before.registry, "requests")
 	figure(out, "admission_api_requests", after.api-before.api, "requests")
+	figure(out, "admission_allocs_per_request", (after.allocs-before.allocs)/float64(ours.next.Load()-asked), "allocs")
 	return nil
+}
+
+// blackHoled measures while every registry takes connections and answers none.
+func blackHoled(ctx context.Context, env *harness.Env, out io.Writer, ours, noop *target) error {
+	resume, err := env.SuspendRegistries()
+	if err != nil {
+		return err
+	}
+	return errors.Join(compare(ctx, out, "_black_holed", 32, ours, noop), resume())
 }
 
 // separate gives the webhooks, of which one is asked at a time, a core, and the load another.
@@ -105,10 +139,11 @@ func separate(env *harness.Env, reference *noop) error {
 	return errors.Join(runOn(0, ours), runOn(0, reference.pid), runOn(1, os.Getpid()))
 }
 
-// compare prints what the webhook's answers take over those of the reference.
-func compare(ctx context.Context, out io.Writer, clients int, ours, noop *target) error {
-	note("admission with %d clients", clients)
-	ours.latencies = nil
+// compare prints what the webhook's answers take over those of the reference, in some circumstance that
+// is part of the figures' names.
+func compare(ctx context.Context, out io.Writer, circumstance string, clients int, ours, noop *target) error {
+	note("admission with %d clients%s", clients, strings.ReplaceAll(circumstance, "_", " "))
+	ours.latencies, noop.latencies = nil, nil
 	for _, t := range []*target{ours, noop} {
 		if err := t.closedLoop(ctx, clients, warmUp, false); err != nil {
 			return err
@@ -123,11 +158,11 @@ func compare(ctx context.Context, out io.Writer, clients int, ours, noop *target
 	}
 	for _, p := range []float64{50, 99} {
 		a, b := percentile(ours.latencies, p), percentile(noop.latencies, p)
-		figure(out, fmt.Sprintf("admission_p%.0f_over_noop_c%d", p, clients), float64(a)/float64(b), "ratio")
-		figure(out, fmt.Sprintf("admission_p%.0f_c%d", p, clients), float64(a.Microseconds()), "µs")
+		figure(out, fmt.Sprintf("admission_p%.0f_over_noop_c%d%s", p, clients, circumstance), float64(a)/float64(b), "ratio")
+		figure(out, fmt.Sprintf("admission_p%.0f_c%d%s", p, clients, circumstance), float64(a.Microseconds()), "µs")
 	}
 	throughput := float64(len(ours.latencies)) / float64(len(noop.latencies))
-	figure(out, fmt.Sprintf("admission_throughput_over_noop_c%d", clients), throughput, "ratio")
+	figure(out, fmt.Sprintf("admission_throughput_over_noop_c%d%s", clients, circumstance), throughput, "ratio")
 	return nil
 }
 
@@ -233,11 +268,11 @@ func resident(env *harness.Env, process string) (float64, error) {
 	return 0, fmt.Errorf("process %d states no resident memory", pid)
 }
 
-// made counts what the webhook and the importer asked of others.
-type made struct{ registry, api float64 }
+// made counts what the webhook and the importer asked of others, and what the webhook allocated.
+type made struct{ registry, api, allocs float64 }
 
-// requestsMade counts the requests that the registry answered, and those that the webhook sent to the
-// API server, so far.
+// requestsMade counts the requests that the registry answered, those that the webhook sent to the API
+// server, and the webhook's allocations, so far.
 func requestsMade(ctx context.Context, env *harness.Env) (made, error) {
 	asked, err := env.RegistryRequests()
 	if err != nil {
@@ -255,13 +290,18 @@ func requestsMade(ctx context.Context, env *harness.Env) (made, error) {
 	m := made{registry: float64(len(asked))}
 	found := false
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
-		if !strings.HasPrefix(lines.Text(), "rest_client_requests_total{") {
+		requests, mallocs := strings.HasPrefix(lines.Text(), "rest_client_requests_total{"), strings.HasPrefix(lines.Text(), "go_memstats_mallocs_total ")
+		if !requests && !mallocs {
 			continue
 		}
 		fields := strings.Fields(lines.Text())
 		value, err := strconv.ParseFloat(fields[len(fields)-1], 64)
 		if err != nil {
 			return made{}, err
+		}
+		if mallocs {
+			m.allocs = value
+			continue
 		}
 		m.api, found = m.api+value, true
 	}

@@ -79,10 +79,15 @@ func newRecord(s stream, tags ...string) (*storev1.StreamRecord, error) {
 // as an import.
 func importAll(record *storev1.StreamRecord, version int) {
 	for i := range record.Spec.Tags {
-		tag := record.Spec.Tags[i].Name
-		digest := fmt.Sprintf("sha256:%x", sha256.Sum256(fmt.Appendf(nil, "%s/%s:%s %d", record.Namespace, record.Name, tag, version)))
-		store.RecordImport(record, tag, store.Import{Reference: repository(record) + "@" + digest, Image: digest}, now())
+		importTag(record, i, version)
 	}
+}
+
+// importTag makes one tag of a record mean an image, another one for every version.
+func importTag(record *storev1.StreamRecord, index, version int) {
+	tag := record.Spec.Tags[index].Name
+	digest := fmt.Sprintf("sha256:%x", sha256.Sum256(fmt.Appendf(nil, "%s/%s:%s %d", record.Namespace, record.Name, tag, version)))
+	store.RecordImport(record, tag, store.Import{Reference: repository(record) + "@" + digest, Image: digest}, now())
 }
 
 func repository(record *storev1.StreamRecord) string {

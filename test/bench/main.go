@@ -1,7 +1,7 @@
 // Command bench prints istag's figures, as lines of "name: value unit". Every ratio is taken within
 // one run on one machine: ours over the reference that its name states.
 //
-//	bench [triggers] [api] [admissions]
+//	bench [triggers] [api] [pods] [admissions]
 //
 // runs those that are named, all without a name.
 package main
@@ -49,7 +49,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	env, err := harness.Start(ctx, harness.Options{Dir: dir, Log: os.Stderr})
+	env, err := harness.Start(ctx, harness.Options{Dir: dir, Log: os.Stderr, Direct: true})
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ type benchmark struct {
 }
 
 // benchmarks are all, the ones that need a full index last.
-var benchmarks = []benchmark{{"triggers", triggers}, {"api", api}, {"admissions", admissions}}
+var benchmarks = []benchmark{{"triggers", triggers}, {"api", api}, {"pods", pods}, {"admissions", admissions}}
 
 // choose returns the benchmarks of the names given, all without any.
 func choose(wanted []string) ([]benchmark, error) {
@@ -82,7 +82,7 @@ func choose(wanted []string) ([]benchmark, error) {
 	}
 	for _, name := range wanted {
 		if !slices.ContainsFunc(benchmarks, func(b benchmark) bool { return b.name == name }) {
-			return nil, fmt.Errorf("there is no benchmark %q: there are triggers, api and admissions", name)
+			return nil, fmt.Errorf("there is no benchmark %q: there are triggers, api, pods and admissions", name)
 		}
 	}
 	return chosen, nil

@@ -28,7 +28,7 @@ func serveNoop(ctx context.Context, address, certDir string) error {
 		return err
 	}
 	server := ctrlwebhook.NewServer(ctrlwebhook.Options{Host: host, Port: port, CertDir: certDir})
-	server.Register(webhook.Path, &admission.Webhook{Handler: admission.HandlerFunc(
+	server.Register(webhook.PinPath, &admission.Webhook{Handler: admission.HandlerFunc(
 		func(context.Context, admission.Request) admission.Response { return admission.Allowed("") })})
 	return server.Start(ctx)
 }
@@ -77,5 +77,5 @@ func startNoop(ctx context.Context, env *harness.Env) (*noop, error) {
 		stop()
 		return nil, fmt.Errorf("starting the reference webhook: %w", err)
 	}
-	return &noop{"https://localhost:" + port + webhook.Path, process.Process.Pid, stop}, nil
+	return &noop{"https://localhost:" + port + webhook.PinPath, process.Process.Pid, stop}, nil
 }
