@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 
-	imagev1 "github.com/openshift/api/image/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
-	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	lru "k8s.io/apimachinery/pkg/util/cache"
 	client "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	"k8s.io/client-go/rest"
+
+	"istag.dev/resolver/access"
 )
 
 // accessMost bounds the answers remembered.
@@ -45,7 +45,7 @@ func (a *Access) May(ctx context.Context, user authenticationv1.UserInfo, namesp
 	if answer, ok := a.answers.Get(key); ok {
 		return answer == true, nil
 	}
-	review, err := a.client.Create(ctx, accessReview(user, namespace, stream), metav1.CreateOptions{})
+	review, err := a.client.Create(ctx, access.Review(&user, namespace, stream), metav1.CreateOptions{})
 	if err != nil {
 		return false, err
 	}
@@ -57,25 +57,4 @@ func (a *Access) May(ctx context.Context, user authenticationv1.UserInfo, namesp
 	}
 	a.answers.Add(key, allowed, keep)
 	return allowed, nil
-}
-
-func accessReview(user authenticationv1.UserInfo, namespace, stream string) *authorizationv1.SubjectAccessReview {
-	extra := make(map[string]authorizationv1.ExtraValue, len(user.Extra))
-	for key, values := range user.Extra {
-		extra[key] = authorizationv1.ExtraValue(values)
-	}
-	return &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-		User:   user.Username,
-		UID:    user.UID,
-		Groups: user.Groups,
-		Extra:  extra,
-		ResourceAttributes: &authorizationv1.ResourceAttributes{
-			Namespace:   namespace,
-			Verb:        "get",
-			Group:       imagev1.GroupName,
-			Resource:    "imagestreams",
-			Subresource: "layers",
-			Name:        stream,
-		},
-	}}
 }

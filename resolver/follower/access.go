@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"time"
 
-	imagev1 "github.com/openshift/api/image/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
-	authorizationv1 "k8s.io/api/authorization/v1"
 	lru "k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	accessreview "istag.dev/resolver/access"
 )
 
 const (
@@ -46,7 +46,7 @@ func (a *access) allowed(ctx context.Context, asked map[string]bool, user *authe
 	if _, ok := a.had.Get(key); ok {
 		return true, nil
 	}
-	review := reviewOf(user, namespace, stream)
+	review := accessreview.Review(user, namespace, stream)
 	if err := a.client.Create(ctx, review); err != nil {
 		return false, fmt.Errorf("asking whether user %q may use stream %q of namespace %q: %w", user.Username, stream, namespace, err)
 	}
@@ -55,25 +55,4 @@ func (a *access) allowed(ctx context.Context, asked map[string]bool, user *authe
 		a.had.Add(key, nil, allowedFor)
 	}
 	return review.Status.Allowed, nil
-}
-
-func reviewOf(user *authenticationv1.UserInfo, namespace, stream string) *authorizationv1.SubjectAccessReview {
-	extra := make(map[string]authorizationv1.ExtraValue, len(user.Extra))
-	for key, values := range user.Extra {
-		extra[key] = authorizationv1.ExtraValue(values)
-	}
-	return &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-		User:   user.Username,
-		UID:    user.UID,
-		Groups: user.Groups,
-		Extra:  extra,
-		ResourceAttributes: &authorizationv1.ResourceAttributes{
-			Namespace:   namespace,
-			Verb:        "get",
-			Group:       imagev1.GroupName,
-			Resource:    "imagestreams",
-			Subresource: "layers",
-			Name:        stream,
-		},
-	}}
 }

@@ -16,6 +16,7 @@ import (
 
 	"istag.dev/store"
 	storev1 "istag.dev/store/v1"
+	"istag.dev/test/harness"
 )
 
 const (
@@ -32,10 +33,12 @@ func streamAt(i int) stream {
 	return stream{fmt.Sprintf("bench-%02d", i%namespaceCount), fmt.Sprintf("stream-%05d", i)}
 }
 
-// fill creates streamCount streams of tagCount imported tags each. The client is istag's own.
+// fill creates streamCount streams of tagCount imported tags each, in namespaces that ask for admission. The client is istag's own.
 func fill(ctx context.Context, c client.Client) error {
 	for i := range namespaceCount {
-		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: streamAt(i).namespace}}
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+			Name: streamAt(i).namespace, Labels: map[string]string{harness.AdmissionLabel: harness.Enforce},
+		}}
 		if err := c.Create(ctx, namespace); err != nil && !apierrors.IsAlreadyExists(err) {
 			return err
 		}

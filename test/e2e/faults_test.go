@@ -311,7 +311,7 @@ func TestFaultConfigurationBroken(t *testing.T) {
 	broken := bytes.Replace(good, []byte("name: no-docker-hub"), []byte("named: no-docker-hub"), 1)
 	cut := good[:bytes.Index(good, []byte("matchRegistries"))+len("match")]
 	for _, text := range [][]byte{broken, cut, {}} {
-		p.check(reload(t.Context(), "failed", func(context.Context) error { return env.WriteConfig(text) }))
+		p.check(reload(t.Context(), "failed", func() error { return env.WriteConfig(text) }))
 		unchanged()
 	}
 	p.check(os.Remove(env.ConfigFile()))

@@ -172,7 +172,7 @@ func rollout(name string, s spec) string {
 
 // reinstall applies other manifests, and starts the webhook again with another configuration.
 func reinstall(ctx context.Context, kustomization string, change func(*config.Configuration)) error {
-	return errors.Join(env.Install(ctx, kustomization), env.SetConfig(ctx, change), env.StopWebhook(), env.StartWebhook(ctx))
+	return errors.Join(env.Install(ctx, kustomization), env.SetConfig(change), env.StopWebhook(), env.StartWebhook(ctx))
 }
 
 // TestCustomResource installs istag as somebody does who has Rollouts, so it runs while no other story does.

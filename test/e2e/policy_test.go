@@ -19,7 +19,7 @@ import (
 // The stories here change the rules of the whole cluster, so they run one after the other and no other meanwhile.
 
 // reload changes the webhook's configuration by a function and returns when that was heard, with a result.
-func reload(ctx context.Context, result string, change func(context.Context) error) error {
+func reload(ctx context.Context, result string, change func() error) error {
 	heard := func(ctx context.Context) (float64, error) {
 		return total(ctx, "webhook", "istag_policy_reloads_total", `result="`+result+`"`)
 	}
@@ -31,7 +31,7 @@ func reload(ctx context.Context, result string, change func(context.Context) err
 	if err != nil {
 		return err
 	}
-	if err := change(ctx); err != nil {
+	if err := change(); err != nil {
 		return err
 	}
 	if is, err := env.ConfigText(); err != nil || bytes.Equal(was, is) {
@@ -49,15 +49,15 @@ func reload(ctx context.Context, result string, change func(context.Context) err
 func usePolicy(t *testing.T, policy config.Policy) {
 	t.Helper()
 	t.Cleanup(func() {
-		err := reload(context.Background(), "ok", func(ctx context.Context) error {
-			return env.SetConfig(ctx, func(*config.Configuration) {})
+		err := reload(context.Background(), "ok", func() error {
+			return env.SetConfig(func(*config.Configuration) {})
 		})
 		if err != nil {
 			t.Error(err)
 		}
 	})
-	if err := reload(t.Context(), "ok", func(ctx context.Context) error {
-		return env.SetConfig(ctx, func(c *config.Configuration) { c.Policy = policy })
+	if err := reload(t.Context(), "ok", func() error {
+		return env.SetConfig(func(c *config.Configuration) { c.Policy = policy })
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +305,7 @@ func TestRulesAreReadAnew(t *testing.T) {
 		"unknown mode":  {strings.Replace(string(text), "resolveImages: Attempt", "resolveImages: Sometimes", 1), "Sometimes"},
 		"no name":       {strings.Replace(string(text), "name: no-docker-hub", `name: ""`, 1), "executionRules"},
 	} {
-		if err := reload(t.Context(), "failed", func(context.Context) error { return env.WriteConfig([]byte(broken.text)) }); err != nil {
+		if err := reload(t.Context(), "failed", func() error { return env.WriteConfig([]byte(broken.text)) }); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		p.refused(p.try("run", "x", "--image", "busybox:1.36"), "no-docker-hub")

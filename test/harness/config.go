@@ -27,7 +27,7 @@ func (e *Env) ConfigText() ([]byte, error) { return os.ReadFile(e.ConfigFile()) 
 
 // SetConfig makes the webhook's configuration file say what it said at first, changed. Nothing is restarted; a webhook that is started
 // later has that configuration as well.
-func (e *Env) SetConfig(_ context.Context, change func(*config.Configuration)) error {
+func (e *Env) SetConfig(change func(*config.Configuration)) error {
 	r := e.roles[webhookRole]
 	changed := *r.original
 	change(&changed)
