@@ -4,22 +4,22 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"runtime"
 	"sync"
 )
 
 // maxKept is the size up to which a buffer is kept for the next review.
 const maxKept = 64 << 10
 
-// Log writes audit records as JSON lines. A review that finds nobody writing writes its records itself. Those
-// that come meanwhile gather in a batch, which one of them then writes for all: while the disk is slow, a
-// review waits for two writes at most, however many there are. No review is answered whose records are not
-// written.
+// Log writes audit records as JSON lines. The records of reviews that end at about the same time gather in a
+// batch, which whoever began it writes for all: a review waits for two writes at most, however many there are. No
+// review is answered whose records are not written.
 type Log struct {
 	out io.WriteCloser
 
 	mu      sync.Mutex
 	writing bool   // somebody writes, and will call next
-	pending *batch // of those who wait for that, nil if nobody does
+	pending *batch // that is to be written next and can be joined, nil if there is none
 	closed  bool
 	idle    sync.Cond // signalled when writing ends for want of a batch
 
@@ -31,8 +31,8 @@ type Log struct {
 // batch is the records of several reviews.
 type batch struct {
 	lines []byte
-	turn  chan struct{} // gets one value when whoever began the batch is to write it
-	done  chan struct{} // closed when it is written
+	turn  chan struct{} // gets one value when whoever began the batch is to write it, nil if nobody else writes
+	done  chan struct{} // closed when it is written, nil while nobody has joined
 	err   error         // of the write, once done
 }
 
@@ -75,27 +75,40 @@ func (l *Log) commit(lines []byte) error {
 		l.mu.Unlock()
 		return fs.ErrClosed
 	}
-	if !l.writing {
-		l.writing = true
-		l.mu.Unlock()
-		defer l.next()
-		return l.flush(lines)
-	}
 	if b := l.pending; b != nil {
+		if b.done == nil {
+			b.done = make(chan struct{})
+		}
 		b.lines = append(b.lines, lines...)
 		l.mu.Unlock()
 		<-b.done
 		return b.err
 	}
-	b := &batch{lines: lines, turn: make(chan struct{}, 1), done: make(chan struct{})}
+	b := &batch{lines: lines}
 	l.pending = b
-	l.mu.Unlock()
-	<-b.turn
+	if l.writing {
+		b.turn = make(chan struct{}, 1)
+		l.mu.Unlock()
+		<-b.turn
+	} else {
+		l.writing = true
+		l.mu.Unlock()
+		// Reviews that are ready to go on come first: on a busy processor each would else write alone, which
+		// costs as much as all the rest of a review.
+		runtime.Gosched()
+	}
+	return l.write(b)
+}
+
+// write writes a batch that nobody can join any more, and lets the next one be written.
+func (l *Log) write(b *batch) error {
 	l.mu.Lock()
 	l.pending = nil
 	l.mu.Unlock()
 	defer l.next()
-	defer close(b.done)
+	if b.done != nil {
+		defer close(b.done)
+	}
 	b.err = l.flush(b.lines)
 	return b.err
 }
