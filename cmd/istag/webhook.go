@@ -22,7 +22,7 @@ import (
 // collectAt is how far the heap of the webhook may grow over what lives, in percent, before it is
 // collected. The index is large and hardly changes: with the usual 100, to mark it again and again was a
 // tenth of the webhook's work under load.
-const collectAt = 200
+const collectAt = 300
 
 // feed keeps something in memory equal to what the API server has.
 type feed struct {
