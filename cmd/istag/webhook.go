@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"runtime/debug"
 
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -33,7 +34,9 @@ type feed struct {
 
 // addWebhook adds admission: what it answers from, and the webhooks. log is theirs until the manager has ended.
 func addWebhook(mgr manager.Manager, c *config.Configuration, configPath string, log *audit.Log) error {
-	debug.SetGCPercent(collectAt)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(collectAt)
+	}
 	index := store.NewIndex()
 	options := webhook.Options{
 		Index:           index,
